@@ -1,0 +1,1 @@
+//! The runnable examples of larder lie beside this file's folder.

@@ -1,0 +1,11 @@
+//! A sharded in-process cache with soft and hard deadlines, groups, and an optional second tier in memcached.
+
+#[cfg(feature = "tiered")]
+mod remote;
+
+#[cfg(feature = "tiered")]
+pub use remote::{
+    error::{RemoteError, RemoteErrorKind},
+    key::WireKey,
+    tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
+};

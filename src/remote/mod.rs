@@ -1,0 +1,5 @@
+//! The remote tier: what it stores, how it is written on the wire, and the stores that hold it.
+
+pub(crate) mod error;
+pub(crate) mod key;
+pub(crate) mod tier;

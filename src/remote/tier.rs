@@ -1,0 +1,172 @@
+//! The narrow waist of the remote tier: a store of small items, driven by batches of commands.
+
+use std::time::Duration;
+
+use super::error::RemoteError;
+use super::key::WireKey;
+
+/// A store of small items that several processes share.
+///
+/// Everything that larder does remotely (leases, fenced fills, group tokens, the journal, counters) is made of these
+/// commands, whose semantics are those of memcached's meta protocol. An implementation only moves them.
+///
+/// # Contract
+/// - `run` answers every command, in its place, and returns within about `timeout`, however dead the store is.
+/// - Commands of one batch with the same [`Route`] reach the store in their order, in one write on one connection, unless
+///   a [`Cas`] of another connection is among them: that command alone answers [`Reply::Fenced`].
+/// - A command that failed after it may have been sent answers an error that says so
+///   ([`RemoteError::is_indeterminate`]) and is never sent again.
+/// - Nothing that the store answers may panic or allocate beyond [`max_value_len`](Self::max_value_len) a value.
+pub trait RemoteTier: Send + Sync + 'static {
+    /// Runs `batch` and returns one answer for each command, in order.
+    ///
+    /// # Blocking
+    /// Waits for the store, at most about `timeout` for the batch as a whole.
+    fn run(&self, batch: &[Command<'_>], timeout: Duration) -> Vec<Result<Reply, RemoteError>>;
+
+    /// Returns the largest value in bytes that the store takes. A larger one answers
+    /// [`TooLarge`](super::error::RemoteErrorKind::TooLarge) without being sent.
+    fn max_value_len(&self) -> usize;
+}
+
+/// One command of a batch: what to do with which item.
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// The item's key as the store sees it.
+    pub key: &'a WireKey,
+    /// Where the item lives when there are several servers.
+    pub route: Route,
+    /// What to do with it.
+    pub action: Action<'a>,
+}
+
+/// Which server of several holds an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// The server that rendezvous hashing picks for the key: values and refresh claims.
+    ByKey,
+    /// The one server that holds group tokens and the journal, so that their commands have one order.
+    Control,
+}
+
+/// What a [`Command`] does.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Action<'a> {
+    /// Reads the item. Answers `Hit`, `Miss`, and with a lease also `Won` or `Busy`.
+    Get {
+        /// Whether to fetch the value, or its metadata alone.
+        value: bool,
+        /// When the item is missing, creates an empty one for this long (whole seconds, rounded up, at least 1) and
+        /// answers `Won` to the one caller whose read created it; until it is filled, others are answered `Busy`.
+        lease: Option<Duration>,
+        /// Moves the item's expiry while reading it.
+        touch: Option<Expiry>,
+    },
+    /// Stores the item. Answers `Done`, `NotStored` (the mode's condition failed) or `Fenced` (the cas did not match, or
+    /// the item is gone).
+    Set {
+        /// The bytes to store.
+        value: &'a [u8],
+        /// When the store may forget them.
+        expiry: Expiry,
+        /// When to store them.
+        mode: SetMode,
+        /// Stores only while the item is still the one that this was read from.
+        cas: Option<Cas>,
+    },
+    /// Deletes the item. Answers `Done`, `Miss` or `Fenced`.
+    Delete {
+        /// Deletes only while the item is still the one that this was read from.
+        cas: Option<Cas>,
+    },
+    /// Marks the item stale, so that reads say so and one of them wins its lease. Answers `Done` or `Miss`.
+    MarkStale {
+        /// How much longer the item stays readable; `None` leaves its expiry alone.
+        expiry: Option<Expiry>,
+    },
+    /// Adds to the unsigned decimal counter in the item, wrapping at 2^64. Answers `Number`, or `Miss` without `initial`.
+    Increment {
+        /// What to add.
+        delta: u64,
+        /// The counter's first value and its expiry, when the item is missing.
+        initial: Option<(u64, Expiry)>,
+    },
+    /// Subtracts from the counter in the item, stopping at 0. Answers as `Increment` does.
+    Decrement {
+        /// What to subtract.
+        delta: u64,
+        /// The counter's first value and its expiry, when the item is missing.
+        initial: Option<(u64, Expiry)>,
+    },
+}
+
+/// The condition of a [`Action::Set`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetMode {
+    /// Whatever is there.
+    Always,
+    /// Only when the item is missing.
+    Add,
+    /// Only when the item is there: its value grows at the end, and its expiry stays.
+    Append,
+}
+
+/// When the store may forget an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Only under pressure.
+    Never,
+    /// After this long; stores that count in seconds round it up.
+    After(Duration),
+}
+
+/// What a read remembers of an item, so that a later command applies only while the item is unchanged.
+///
+/// Valid on the connection that read it alone: after a restart, a store hands out the same numbers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cas {
+    /// The store's number for this version of the item; never 0.
+    pub value: u64,
+    /// The connection that read it.
+    pub connection: u64,
+}
+
+/// The answer to a [`Command`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reply {
+    /// The item is there.
+    Hit(Item),
+    /// There is no such item.
+    Miss,
+    /// There was no such item; this caller holds the lease, and may fill it under this cas.
+    Won(Cas),
+    /// The item is empty, and another caller holds the lease.
+    Busy,
+    /// The command was carried out.
+    Done,
+    /// The condition of [`SetMode`] did not hold.
+    NotStored,
+    /// The item is no longer the one that the cas was read from.
+    Fenced,
+    /// The counter's value after the command.
+    Number(u64),
+}
+
+/// An item as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its bytes; empty when only the metadata was asked for.
+    pub value: Vec<u8>,
+    /// Its length in bytes, asked for or not.
+    pub len: usize,
+    /// Its version.
+    pub cas: Cas,
+    /// How much longer the store keeps it; `None` when it never expires.
+    pub expires_in: Option<Duration>,
+    /// Whether it was marked stale.
+    pub stale: bool,
+    /// Whether this read won the right to refresh it: of a stale item, the first read does.
+    pub won: bool,
+}

@@ -1,0 +1,1 @@
+//! The integration tests: larder as its users see it, through the public API alone.
