@@ -1,7 +1,40 @@
 //! A sharded in-process cache with soft and hard deadlines, groups, and an optional second tier in memcached.
 
+mod batch;
+mod budget;
+mod builder;
+mod cache;
+mod claim;
+mod clock;
+mod entry;
+mod error;
+mod flight;
+mod group;
+mod key;
+mod load;
+mod options;
+mod policy;
+mod shard;
+mod stats;
+mod store;
+mod sync;
+
 #[cfg(feature = "tiered")]
 mod remote;
+
+pub use batch::Batch;
+pub use builder::CacheBuilder;
+pub use cache::{Cache, Iter, Lookup};
+pub use claim::{Claim, Fill};
+pub use clock::{Clock, ManualClock};
+pub use entry::EntryInfo;
+pub use equivalent::Equivalent;
+pub use error::{BuildError, LoadError, LoadErrorKind, Rejected};
+pub use group::Groups;
+pub use key::ToKey;
+pub use load::BoxFuture;
+pub use options::{EntryOptions, Load};
+pub use stats::{RemovalCause, Stats};
 
 #[cfg(feature = "tiered")]
 pub use remote::{

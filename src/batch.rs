@@ -1,0 +1,282 @@
+//! Loading many keys at once: one loader for all that are missing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::hash::{BuildHasher, Hash};
+use std::pin::pin;
+
+use equivalent::Equivalent;
+
+use crate::cache::Cache;
+use crate::claim::Claim;
+use crate::clock::Deadline;
+use crate::error::LoadError;
+use crate::flight::{Flight, Joined, Leading};
+use crate::key::ToKey;
+use crate::options::Load;
+use crate::store::Look;
+use crate::sync::Arc;
+
+/// What a batch loader is handed: the keys that are missing, each with its own [`Load`].
+pub struct Batch<K, V> {
+    loads: Vec<(K, Load<V>)>,
+}
+
+impl<K, V> Batch<K, V> {
+    /// Returns the keys to load, each once, in the order they were asked for.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &K> {
+        self.loads.iter().map(|(key, _)| key)
+    }
+
+    /// Returns the keys to load with their loads.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &Load<V>)> {
+        self.loads.iter().map(|(key, load)| (key, load))
+    }
+
+    /// Returns the load of `key`, to say how its value is kept; `None` if the key is not in the batch. Linear in the number
+    /// of keys.
+    pub fn load<Q: Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&Load<V>> {
+        self.loads.iter().find(|(known, _)| key.equivalent(known)).map(|(_, load)| load)
+    }
+
+    /// Adds the values of all keys to these groups.
+    pub fn groups<I>(&self, groups: I)
+    where
+        I: IntoIterator + Clone,
+        I::Item: AsRef<str>,
+    {
+        self.loads.iter().for_each(|(_, load)| load.groups(groups.clone()));
+    }
+
+    /// Returns how many keys there are to load; never 0.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a loader without a key to load is not run")]
+    pub fn len(&self) -> usize {
+        self.loads.len()
+    }
+}
+
+impl<K: fmt::Debug, V> fmt::Debug for Batch<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys()).finish()
+    }
+}
+
+/// Where the answer for one of the keys comes from.
+enum Source<K, V> {
+    Known(V),
+    /// The claim at this index of [`Plan::claims`].
+    Claimed(usize),
+    /// The load of another caller.
+    Awaited(Joined<K, V>),
+}
+
+/// What a batch of keys comes down to: which are known, which this caller loads, and which others load.
+struct Plan<K, V> {
+    sources: Vec<Source<K, V>>,
+    claims: Vec<Claim<K, V>>,
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// Returns the value for each key, in order, and loads all that are missing at once.
+    ///
+    /// `loader` runs once, with the keys that nobody else is loading, or not at all. It returns pairs in any order; a key that
+    /// it leaves out has no value, and a pair that was not asked for is dropped. Keys that others load are waited for
+    /// afterwards, so that two batches that overlap never wait for each other. Stale values are treated as by
+    /// [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load). Where the loader fails, stale values that may answer for it do
+    /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)), and the error is returned only if a key remains without.
+    ///
+    /// # Panics
+    /// A panic of `loader` passes through, and those who wait get an error.
+    ///
+    /// # Blocking
+    /// On `loader`, and on those of other callers for at most [`load_wait`](crate::CacheBuilder::load_wait) in all.
+    pub fn get_many_or_load<'q, Q, I, E, F>(&self, keys: I, loader: F) -> Result<Vec<Option<V>>, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized + 'q,
+        I: IntoIterator<Item = &'q Q>,
+        E: Send + Sync + 'static,
+        F: FnOnce(Batch<K, V>) -> Result<Vec<(K, V)>, E>,
+    {
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        let mut plan = self.plan(&keys)?;
+        let mut loaded = Vec::new();
+        if !plan.claims.is_empty() {
+            let batch = plan.begin(&keys);
+            plan.hold(Deadline::NEVER);
+            let stopwatch = self.store.settings.clock.stopwatch();
+            let result = {
+                let _leading = Leading::enter(plan.flights());
+                loader(batch)
+            };
+            loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+        }
+        let deadline = self.patience();
+        let clock = &self.store.settings.clock;
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, source) in keys.into_iter().zip(plan.sources) {
+            answers.push(match source {
+                Source::Known(value) => Some(value),
+                Source::Claimed(index) => loaded[index].clone(),
+                Source::Awaited(joined) => {
+                    let until = deadline.min(joined.flight.held_until.get());
+                    let outcome = clock.block_on(joined.landed(), until);
+                    self.settle(&joined, outcome, deadline)?.or_else(|| self.peek(key))
+                }
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Returns the value for each key, in order, and loads all that are missing at once: the form for futures of
+    /// [`get_many_or_load`](Self::get_many_or_load), on any runtime.
+    ///
+    /// Dropping the future half-way drops the load and frees its keys at once.
+    ///
+    /// # Errors
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    ///
+    /// # Panics
+    /// As [`get_many_or_load`](Self::get_many_or_load).
+    pub async fn get_many_or_load_async<'q, Q, I, E, F, Fut>(
+        &self,
+        keys: I,
+        loader: F,
+    ) -> Result<Vec<Option<V>>, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized + 'q,
+        I: IntoIterator<Item = &'q Q>,
+        E: Send + Sync + 'static,
+        F: FnOnce(Batch<K, V>) -> Fut,
+        Fut: Future<Output = Result<Vec<(K, V)>, E>>,
+    {
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        let mut plan = self.plan(&keys)?;
+        let mut loaded = Vec::new();
+        if !plan.claims.is_empty() {
+            let batch = plan.begin(&keys);
+            let settings = &self.store.settings;
+            let stopwatch = settings.clock.stopwatch();
+            let result = {
+                let mut future = pin!({
+                    let _leading = Leading::enter(plan.flights());
+                    loader(batch)
+                });
+                poll_fn(|context| {
+                    plan.hold(Deadline::after(settings.clock.now(), settings.grace));
+                    let _leading = Leading::enter(plan.flights());
+                    future.as_mut().poll(context)
+                })
+                .await
+            };
+            loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+        }
+        let deadline = self.patience();
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, source) in keys.into_iter().zip(plan.sources) {
+            answers.push(match source {
+                Source::Known(value) => Some(value),
+                Source::Claimed(index) => loaded[index].clone(),
+                Source::Awaited(joined) => self.wait_async(&joined, deadline).await?.or_else(|| self.peek(key)),
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Looks for every key, and claims those that it may.
+    fn plan<Q, E>(&self, keys: &[&Q]) -> Result<Plan<K, V>, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+    {
+        let mut plan = Plan { sources: Vec::with_capacity(keys.len()), claims: Vec::new() };
+        let mut claimed: HashMap<usize, usize, ahash::RandomState> = HashMap::default();
+        for key in keys {
+            let source = match self.look(self.hash(key), *key) {
+                Look::Fresh(value) | Look::Stale { value, claim: None } => Source::Known(value),
+                Look::Stale { claim: Some(claim), .. } | Look::Vacant(claim) => {
+                    claimed.insert(address(claim.flight()), plan.claims.len());
+                    plan.claims.push(claim);
+                    Source::Claimed(plan.claims.len() - 1)
+                }
+                // A key that was asked for twice: this batch loads it already.
+                Look::Busy(Some(joined)) if claimed.contains_key(&address(&joined.flight)) => {
+                    Source::Claimed(claimed[&address(&joined.flight)])
+                }
+                Look::Busy(joined) => Source::Awaited(self.may_wait(joined)?),
+            };
+            plan.sources.push(source);
+        }
+        Ok(plan)
+    }
+
+    /// Ends a batch with what its loader returned; the values are in the order of the claims.
+    fn finish<E>(
+        &self,
+        claims: Vec<Claim<K, V>>,
+        result: Result<Vec<(K, V)>, E>,
+        took: std::time::Duration,
+    ) -> Result<Vec<Option<V>>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+    {
+        match result {
+            Ok(pairs) => {
+                let mut values: HashMap<K, V, ahash::RandomState> = pairs.into_iter().collect();
+                // The batch counts as one load, whose time is that of all its keys.
+                self.store.counters().loaded(took, true);
+                let answer = |claim: Claim<K, V>| match values.remove(claim.key()) {
+                    Some(value) => Some(claim.succeed(value, took)),
+                    None => {
+                        claim.give_up();
+                        None
+                    }
+                };
+                Ok(claims.into_iter().map(answer).collect())
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                self.store.counters().loaded(took, false);
+                // Every claim fails before the first error is returned.
+                let answers: Vec<_> = claims.into_iter().map(|claim| claim.fail(error.clone()).map(Some)).collect();
+                answers.into_iter().collect()
+            }
+        }
+    }
+}
+
+impl<K, V: Clone> Plan<K, V>
+where
+    K: Eq,
+{
+    fn begin<Q: ToKey<K> + ?Sized>(&mut self, keys: &[&Q]) -> Batch<K, V> {
+        let mut first_asked = vec![None; self.claims.len()];
+        for (key, source) in keys.iter().zip(&self.sources) {
+            if let Source::Claimed(index) = source {
+                first_asked[*index].get_or_insert(*key);
+            }
+        }
+        let keys = first_asked.into_iter().flatten().map(ToKey::to_key);
+        Batch { loads: keys.zip(self.claims.iter_mut().map(Claim::begin)).collect() }
+    }
+
+    fn flights(&self) -> impl Iterator<Item = &Arc<Flight<K, V>>> {
+        self.claims.iter().map(Claim::flight)
+    }
+
+    fn hold(&self, until: Deadline) {
+        self.flights().for_each(|flight| flight.held_until.set(until));
+    }
+}
+
+fn address<K, V>(flight: &Arc<Flight<K, V>>) -> usize {
+    Arc::as_ptr(flight).addr()
+}

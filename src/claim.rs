@@ -1,0 +1,298 @@
+//! Claims: the right, and the ticket, to fill one key.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::entry::{Entry, Freshness};
+use crate::error::LoadError;
+use crate::flight::{Flight, Joined, Leading, Outcome};
+use crate::options::{EntryOptions, Load, Spec};
+use crate::stats::bump;
+use crate::store::{Refusal, Store, Terms};
+use crate::sync::Arc;
+
+/// The right to fill one key. One holder at a time; dropping it frees the key at once.
+///
+/// A claim is taken by [`Cache::lookup`](crate::Cache::lookup), and gives way in two cases: when its key or a group of its
+/// value is invalidated, and when the key's grace has passed, so that a holder that vanished blocks nobody for long. Its
+/// fill is then refused.
+#[must_use = "a dropped claim frees the key for the next caller"]
+pub struct Claim<K, V> {
+    store: Arc<Store<K, V>>,
+    flight: Arc<Flight<K, V>>,
+    /// The key of the entry to come; taken by the fill.
+    key: Option<K>,
+    stale: Option<Arc<Entry<K, V>>>,
+    /// Whether the claim is over, in whatever way, and its drop has nothing to do.
+    landed: bool,
+    /// Whether a loader runs under this claim, so that a panic is its panic.
+    loading: bool,
+}
+
+/// What became of a fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a fill may be refused, and then hands the value back"]
+pub enum Fill<V> {
+    /// The value is in the cache.
+    Stored,
+    /// The key or a group of the value was invalidated after the claim was taken, or the claim outlived its grace and
+    /// another caller took it: the value may be out of date and was not stored.
+    Fenced(V),
+    /// The value weighs more than the whole cache may hold.
+    Rejected(V),
+}
+
+impl<V> Fill<V> {
+    /// Returns whether the value is in the cache.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        matches!(self, Fill::Stored)
+    }
+}
+
+impl<K, V> Claim<K, V> {
+    pub(crate) fn new(
+        store: Arc<Store<K, V>>,
+        flight: Arc<Flight<K, V>>,
+        key: K,
+        stale: Option<Arc<Entry<K, V>>>,
+    ) -> Self {
+        Claim { store, flight, key: Some(key), stale, landed: false, loading: false }
+    }
+
+    /// Returns the key to fill.
+    #[must_use]
+    pub fn key(&self) -> &K {
+        &self.flight.key
+    }
+
+    /// Returns the stale value to replace; `None` where there is none.
+    #[must_use]
+    pub fn stale(&self) -> Option<&V> {
+        self.stale.as_ref().map(|entry| &entry.value)
+    }
+
+    /// Keeps the claim for `grace` from now on, for fills that take longer than the key's grace.
+    ///
+    /// Returns whether the claim still holds: `false` says that its fill would be refused.
+    pub fn extend(&self, grace: Duration) -> bool {
+        self.flight.held_until.set(Deadline::after(self.store.settings.clock.now(), grace));
+        // After the deadline has moved: another caller either took the claim before, which shows now, or leaves it.
+        self.store.stands(&self.flight) && !self.store.is_fenced(&self.flight)
+    }
+
+    pub(crate) fn flight(&self) -> &Arc<Flight<K, V>> {
+        &self.flight
+    }
+}
+
+impl<K: Eq, V: Clone> Claim<K, V> {
+    /// Stores `value` under the claim's key, with the cache's defaults.
+    ///
+    /// The fill is judged by the moment the claim was taken: an invalidation since then refuses it.
+    pub fn fill(self, value: V) -> Fill<V> {
+        self.fill_with(value, EntryOptions::new())
+    }
+
+    /// Stores `value` under the claim's key, with these options.
+    ///
+    /// The fill is judged by the moment the claim was taken, also for groups that are named only here.
+    pub fn fill_with(mut self, value: V, options: EntryOptions) -> Fill<V> {
+        let spec = options.resolve(&self.store.settings.groups);
+        self.store_value(value, spec, Duration::ZERO)
+    }
+
+    /// Runs `loader` on this thread, stores what it returns, and returns it.
+    ///
+    /// The claim does not run out while the loader runs. The value is returned even where it may not be stored.
+    ///
+    /// # Errors
+    /// [`LoadErrorKind::Loader`](crate::LoadErrorKind::Loader) with the loader's error, unless the cache was built with
+    /// [`stale_if_error`](crate::CacheBuilder::stale_if_error) and a stale value answers for it.
+    ///
+    /// # Panics
+    /// A panic of the loader passes through; the key is free by then.
+    ///
+    /// # Blocking
+    /// On the loader alone.
+    pub fn load<E, F>(mut self, loader: F) -> Result<V, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Result<V, E>,
+    {
+        let load = self.begin();
+        // The holder is here, on this stack: it cannot vanish.
+        self.flight.held_until.set(Deadline::NEVER);
+        let stopwatch = self.store.settings.clock.stopwatch();
+        let result = {
+            let _leading = Leading::enter([&self.flight]);
+            loader(load)
+        };
+        self.finish(result, stopwatch.elapsed())
+    }
+
+    /// Runs the future that `loader` returns, stores what it resolves to, and returns it. Runs on any runtime.
+    ///
+    /// Dropping the future half-way frees the key at once. The claim is extended by its grace whenever the future is
+    /// polled, so that one that is kept but never polled again blocks nobody for longer.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    /// As [`load`](Self::load).
+    pub async fn load_async<E, F, Fut>(mut self, loader: F) -> Result<V, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        let load = self.begin();
+        let stopwatch = self.store.settings.clock.stopwatch();
+        let result = {
+            let flight = self.flight.clone();
+            let grace = self.grace();
+            let clock = self.store.settings.clock.clone();
+            let mut future = pin!({
+                let _leading = Leading::enter([&flight]);
+                loader(load)
+            });
+            poll_fn(|context| {
+                flight.held_until.set(Deadline::after(clock.now(), grace));
+                let _leading = Leading::enter([&flight]);
+                future.as_mut().poll(context)
+            })
+            .await
+        };
+        self.finish(result, stopwatch.elapsed())
+    }
+
+    /// Prepares a load: what its loader is handed.
+    pub(crate) fn begin(&mut self) -> Load<V> {
+        self.loading = true;
+        Load::new(self.stale().cloned(), self.flight.draft.clone())
+    }
+
+    /// Ends a load with what its loader returned.
+    pub(crate) fn finish<E>(self, result: Result<V, E>, took: Duration) -> Result<V, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+    {
+        self.store.counters().loaded(took, result.is_ok());
+        match result {
+            Ok(value) => Ok(self.succeed(value, took)),
+            Err(error) => self.fail(Arc::new(error)),
+        }
+    }
+
+    /// Ends a load that brought a value: stores it as the loader said, and returns it.
+    pub(crate) fn succeed(mut self, value: V, took: Duration) -> V {
+        self.loading = false;
+        let verdict = self.flight.draft.close();
+        let mut spec = verdict.spec;
+        if let (true, Some(stale)) = (verdict.not_modified, &self.stale) {
+            if spec.groups.as_slice().is_empty() {
+                spec.groups = stale.meta.groups.clone();
+            }
+            spec.weight = spec.weight.or(Some(stale.meta.weight));
+        }
+        if verdict.store {
+            let _ = self.store_value(value.clone(), spec, took);
+        } else {
+            let fenced = self.store.is_fenced(&self.flight) || spec.groups.moved_since(self.flight.born);
+            let outcome = Outcome::Loaded { value: value.clone(), fenced };
+            self.land(outcome);
+        }
+        value
+    }
+
+    /// Ends a load that failed. A stale value answers for it where the cache was built so.
+    pub(crate) fn fail<E>(mut self, error: Arc<E>) -> Result<V, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+    {
+        self.loading = false;
+        let settings = &self.store.settings;
+        let fallback = match (settings.stale_if_error, &self.stale) {
+            (Some(retry_after), Some(stale)) if self.store.freshness(&stale.meta) != Freshness::Dead => {
+                stale.meta.retry_at.set(Deadline::after(settings.clock.now(), retry_after));
+                Some(stale.value.clone())
+            }
+            _ => None,
+        };
+        self.land(Outcome::Failed(error.clone()));
+        fallback.ok_or_else(|| LoadError::shared(error))
+    }
+
+    /// Stores a value under this claim, and lets it land.
+    fn store_value(&mut self, value: V, spec: Spec, cost: Duration) -> Fill<V> {
+        let Some(key) = self.key.take() else { return Fill::Fenced(value) };
+        let entry = self.store.entry(self.flight.hash, key, value, self.flight.born, spec, cost);
+        let admitted = self.store.admit(entry, &Terms::IfStands(&self.flight));
+        let (value, fenced) = match &admitted {
+            Ok(entry) => (&entry.value, false),
+            Err((refusal, entry)) => (&entry.value, *refusal == Refusal::Unmet),
+        };
+        if fenced {
+            bump(&self.store.counters().fences);
+            self.store.retract(&self.flight);
+        }
+        // Nobody joins any more, so that the copy for those who did is made only if there are any.
+        let awaited = self.flight.is_awaited();
+        let outcome = if awaited { Outcome::Loaded { value: value.clone(), fenced } } else { Outcome::Abandoned };
+        self.landed = true;
+        self.flight.land(outcome);
+        match admitted {
+            Ok(_) => Fill::Stored,
+            Err((Refusal::Unmet, entry)) => Fill::Fenced(entry.value),
+            Err((Refusal::Rejected(_), entry)) => Fill::Rejected(entry.value),
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        self.stale.as_ref().map_or(self.store.settings.grace, |entry| entry.meta.grace)
+    }
+}
+
+impl<K, V> Claim<K, V> {
+    /// Ends a load that brought nothing for this key.
+    pub(crate) fn give_up(mut self) {
+        self.loading = false;
+    }
+
+    /// Joins those who wait for this claim; `None` when they are too many.
+    pub(crate) fn join(&self) -> Option<Joined<K, V>> {
+        self.flight.join(self.flight.born)
+    }
+
+    fn land(&mut self, outcome: Outcome<V>) {
+        self.landed = true;
+        self.store.retract(&self.flight);
+        self.flight.land(outcome);
+    }
+}
+
+impl<K, V> Drop for Claim<K, V> {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        if self.loading {
+            // The loader panicked, or its future was dropped half-way.
+            self.store.counters().loaded(Duration::ZERO, false);
+            let panicked = std::thread::panicking();
+            self.land(if panicked { Outcome::Panicked } else { Outcome::Abandoned });
+        } else {
+            self.land(Outcome::Abandoned);
+        }
+    }
+}
+
+impl<K: fmt::Debug, V> fmt::Debug for Claim<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("key", self.key()).field("refreshes", &self.stale.is_some()).finish()
+    }
+}

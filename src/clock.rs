@@ -1,0 +1,441 @@
+//! Time: the only module that reads a clock, waits for one, or lets tests move one.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use futures_timer::Delay;
+
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+
+/// How far the coarse clock may lag behind the precise one: a tick of the slowest usual kernel (100 Hz), and what rounding
+/// to milliseconds hides.
+const COARSE_LAG_MS: u64 = 11;
+
+/// Where a manual clock starts, so that ages before its creation stay representable.
+const MANUAL_ORIGIN_MS: u64 = 1 << 32;
+
+/// A moment in milliseconds since an origin that all caches of a process share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timestamp(u64);
+
+impl Timestamp {
+    /// Returns how long after `earlier` this is; zero if it is not.
+    pub(crate) fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The moment from which something no longer holds. Smaller is earlier.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline(u64);
+
+impl Deadline {
+    /// Later than every other.
+    pub(crate) const NEVER: Deadline = Deadline(u64::MAX);
+    /// Always passed.
+    pub(crate) const PASSED: Deadline = Deadline(0);
+
+    /// Returns the deadline `interval` after `start`: to the millisecond, rounded up, and `NEVER` where it overflows.
+    pub(crate) fn after(start: Timestamp, interval: Duration) -> Deadline {
+        let interval_ms = interval.as_nanos().div_ceil(1_000_000);
+        u64::try_from(interval_ms).map_or(Deadline::NEVER, |ms| Deadline(start.0.saturating_add(ms)))
+    }
+
+    #[inline]
+    pub(crate) fn has_passed(self, now: Timestamp) -> bool {
+        self.0 <= now.0
+    }
+
+    /// Returns how long it is from `now` to here; `None` for never, zero once passed.
+    pub(crate) fn remaining(self, now: Timestamp) -> Option<Duration> {
+        (self != Deadline::NEVER).then(|| Duration::from_millis(self.0.saturating_sub(now.0)))
+    }
+}
+
+impl fmt::Debug for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Deadline::NEVER => f.write_str("never"),
+            Deadline(ms) => write!(f, "{ms} ms"),
+        }
+    }
+}
+
+/// A [`Deadline`] that moves while others look at it.
+#[derive(Debug)]
+pub(crate) struct AtomicDeadline(AtomicU64);
+
+impl AtomicDeadline {
+    pub(crate) fn new(deadline: Deadline) -> Self {
+        Self(AtomicU64::new(deadline.0))
+    }
+
+    // Relaxed: a deadline orders no other memory; who needs it exact looks under the shard's lock.
+    #[inline]
+    pub(crate) fn get(&self) -> Deadline {
+        Deadline(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set(&self, deadline: Deadline) {
+        self.0.store(deadline.0, Ordering::Relaxed);
+    }
+}
+
+/// Where a cache takes its time from: the system, or a test.
+///
+/// Deadlines count milliseconds of a monotonic clock. On Linux a hit reads the kernel's coarse clock, and the precise one
+/// only within the last 11 ms before a deadline, so that no entry is served late for the price of a cheap read. A manual
+/// clock stands still until its [`ManualClock`] moves it.
+#[derive(Clone, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    Manual(Arc<Manual>),
+}
+
+impl Clock {
+    /// Returns the system's monotonic clock, the default.
+    #[must_use]
+    pub fn system() -> Clock {
+        Clock(Source::System)
+    }
+
+    /// Returns a clock that stands still, and the handle that moves it.
+    ///
+    /// Whatever waits with a time limit on this clock, a claim's grace or a caller of a load, waits for the handle too.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{Cache, Clock};
+    ///
+    /// let (clock, time) = Clock::manual();
+    /// let cache = Cache::builder().capacity(10).ttl(Duration::from_secs(60)).clock(clock).build()?;
+    /// cache.insert("key", 1).unwrap();
+    /// time.advance(Duration::from_secs(60));
+    /// assert_eq!(cache.get("key"), None);
+    /// # Ok::<(), larder::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn manual() -> (Clock, ManualClock) {
+        let manual = Arc::new(Manual::default());
+        (Clock(Source::Manual(manual.clone())), ManualClock(manual))
+    }
+
+    /// Returns the time to the millisecond.
+    pub(crate) fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => system::precise(),
+            Source::Manual(manual) => manual.now(),
+        }
+    }
+
+    /// Returns the time, or one up to [`COARSE_LAG_MS`] before it, as cheaply as the system gives it.
+    #[inline]
+    pub(crate) fn coarse(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => system::coarse(),
+            Source::Manual(manual) => manual.now(),
+        }
+    }
+
+    /// Returns a time by which `deadline` can be judged exactly: the coarse one while the deadline is far from it.
+    #[inline]
+    pub(crate) fn near(&self, deadline: Deadline) -> Timestamp {
+        let coarse = self.coarse();
+        // Once the coarse clock, which never runs ahead, has passed the deadline, so has the precise one.
+        if deadline.0 > coarse.0 + COARSE_LAG_MS || deadline.has_passed(coarse) { coarse } else { self.now() }
+    }
+
+    /// Waits for `future` on this thread until `deadline`.
+    pub(crate) fn block_on<F: Future>(&self, future: F, deadline: Deadline) -> Option<F::Output> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        let mut alarm = self.manual_alarm(deadline);
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Some(output);
+            }
+            match &mut alarm {
+                // The alarm holds this thread's waker, so an advance past the deadline ends the park.
+                Some(alarm) => match Pin::new(alarm).poll(&mut context) {
+                    Poll::Ready(()) => return None,
+                    Poll::Pending => thread::park(),
+                },
+                None => match deadline.remaining(self.now()) {
+                    Some(Duration::ZERO) => return None,
+                    Some(remaining) => thread::park_timeout(remaining),
+                    None => thread::park(),
+                },
+            }
+        }
+    }
+
+    /// Waits for `future` on any runtime until `deadline`.
+    pub(crate) async fn timeout<F: Future>(&self, future: F, deadline: Deadline) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut alarm = pin!(self.alarm(deadline));
+        std::future::poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => alarm.as_mut().poll(context).map(|()| None),
+        })
+        .await
+    }
+
+    async fn alarm(&self, deadline: Deadline) {
+        match (self.manual_alarm(deadline), deadline.remaining(self.now())) {
+            (Some(alarm), _) => alarm.await,
+            (None, Some(remaining)) => Delay::new(remaining).await,
+            (None, None) => std::future::pending().await,
+        }
+    }
+
+    fn manual_alarm(&self, deadline: Deadline) -> Option<ManualAlarm> {
+        match &self.0 {
+            Source::System => None,
+            Source::Manual(manual) => Some(ManualAlarm { manual: manual.clone(), deadline, id: None }),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::System => "Clock::system",
+            Source::Manual(_) => "Clock::manual",
+        })
+    }
+}
+
+/// Moves the manual clock it was made with.
+#[derive(Clone)]
+pub struct ManualClock(Arc<Manual>);
+
+impl ManualClock {
+    /// Moves the clock forward by `interval` and wakes whoever waited for a moment that has now passed.
+    pub fn advance(&self, interval: Duration) {
+        let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let mut alarms = self.0.alarms.lock();
+        // Under the lock, so that an alarm set meanwhile sees either the new time or this wake-up.
+        self.0.nanos.fetch_add(nanos, Ordering::Relaxed);
+        let now = self.0.now();
+        let mut due = Vec::new();
+        alarms.set.retain(|alarm| {
+            let rings = alarm.deadline.has_passed(now);
+            if rings {
+                due.push(alarm.waker.clone());
+            }
+            !rings
+        });
+        drop(alarms);
+        due.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.0.now()).finish()
+    }
+}
+
+#[derive(Default)]
+struct Manual {
+    nanos: AtomicU64,
+    alarms: Mutex<Alarms>,
+}
+
+#[derive(Default)]
+struct Alarms {
+    next_id: u64,
+    set: Vec<SetAlarm>,
+}
+
+struct SetAlarm {
+    id: u64,
+    deadline: Deadline,
+    waker: Waker,
+}
+
+impl Manual {
+    fn now(&self) -> Timestamp {
+        Timestamp(MANUAL_ORIGIN_MS + self.nanos.load(Ordering::Relaxed) / 1_000_000)
+    }
+}
+
+/// Resolves once a manual clock has passed a deadline.
+struct ManualAlarm {
+    manual: Arc<Manual>,
+    deadline: Deadline,
+    id: Option<u64>,
+}
+
+impl Future for ManualAlarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let mut alarms = this.manual.alarms.lock();
+        if this.deadline.has_passed(this.manual.now()) {
+            return Poll::Ready(());
+        }
+        let known = this.id.and_then(|id| alarms.set.iter_mut().find(|alarm| alarm.id == id));
+        match known {
+            Some(alarm) => alarm.waker.clone_from(context.waker()),
+            None => {
+                let id = alarms.next_id;
+                alarms.next_id += 1;
+                alarms.set.push(SetAlarm { id, deadline: this.deadline, waker: context.waker().clone() });
+                this.id = Some(id);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for ManualAlarm {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.manual.alarms.lock().set.retain(|alarm| alarm.id != id);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Measures how long something takes, for statistics.
+pub(crate) struct Stopwatch(StopwatchSource);
+
+enum StopwatchSource {
+    System(Instant),
+    Manual(Arc<Manual>, u64),
+}
+
+impl Clock {
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        Stopwatch(match &self.0 {
+            Source::System => StopwatchSource::System(Instant::now()),
+            Source::Manual(manual) => StopwatchSource::Manual(manual.clone(), manual.nanos.load(Ordering::Relaxed)),
+        })
+    }
+}
+
+impl Stopwatch {
+    pub(crate) fn elapsed(&self) -> Duration {
+        match &self.0 {
+            StopwatchSource::System(start) => start.elapsed(),
+            StopwatchSource::Manual(manual, start) => {
+                Duration::from_nanos(manual.nanos.load(Ordering::Relaxed).saturating_sub(*start))
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+
+    use super::Timestamp;
+
+    /// Both clocks count from boot and are disciplined alike, so their readings compare.
+    pub(super) fn precise() -> Timestamp {
+        timestamp(clock_gettime(ClockId::Monotonic))
+    }
+
+    /// Costs a quarter of the precise read: the kernel's time as of its last tick.
+    #[inline]
+    pub(super) fn coarse() -> Timestamp {
+        timestamp(clock_gettime(ClockId::MonotonicCoarse))
+    }
+
+    #[inline]
+    #[expect(clippy::cast_sign_loss, reason = "the monotonic clock counts up from 0")]
+    fn timestamp(time: Timespec) -> Timestamp {
+        Timestamp(time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::sync::OnceLock;
+
+    use super::{Instant, Timestamp};
+
+    pub(super) fn precise() -> Timestamp {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let since_origin = ORIGIN.get_or_init(Instant::now).elapsed();
+        // From 1 on, since 0 is the deadline that is always passed.
+        Timestamp(1 + u64::try_from(since_origin.as_millis()).unwrap_or(u64::MAX / 2))
+    }
+
+    pub(super) fn coarse() -> Timestamp {
+        precise()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_round_up_and_saturate() {
+        let start = Timestamp(10);
+        assert_eq!(Deadline::after(start, Duration::from_micros(1)), Deadline(11));
+        assert_eq!(Deadline::after(start, Duration::from_millis(5)), Deadline(15));
+        assert_eq!(Deadline::after(start, Duration::MAX), Deadline::NEVER);
+        assert!(Deadline(15).has_passed(Timestamp(15)) && !Deadline(15).has_passed(Timestamp(14)));
+    }
+
+    #[test]
+    fn the_coarse_clock_never_runs_ahead_and_lags_by_less_than_is_allowed_for() {
+        for _ in 0..10_000 {
+            let coarse = system::coarse();
+            let precise = system::precise();
+            assert!(coarse <= precise);
+        }
+    }
+
+    #[test]
+    fn an_advance_wakes_a_blocked_thread_and_a_pending_future() {
+        let (clock, time) = Clock::manual();
+        let deadline = Deadline::after(clock.now(), Duration::from_secs(5));
+        let blocked = thread::spawn({
+            let clock = clock.clone();
+            move || clock.block_on(std::future::pending::<()>(), deadline)
+        });
+        let suspended =
+            thread::spawn(move || futures::executor::block_on(clock.timeout(std::future::pending::<()>(), deadline)));
+        for _ in 0..5 {
+            time.advance(Duration::from_secs(1));
+        }
+        assert_eq!(blocked.join().unwrap(), None);
+        assert_eq!(suspended.join().unwrap(), None);
+    }
+
+    #[test]
+    fn a_finished_wait_leaves_no_alarm_behind() {
+        let (clock, time) = Clock::manual();
+        let deadline = Deadline::after(clock.now(), Duration::from_secs(5));
+        let mut polls = 0;
+        let future = std::future::poll_fn(|context| {
+            polls += 1;
+            context.waker().wake_by_ref();
+            if polls < 3 { Poll::Pending } else { Poll::Ready(7) }
+        });
+        assert_eq!(clock.block_on(future, deadline), Some(7));
+        assert!(time.0.alarms.lock().set.is_empty());
+    }
+}

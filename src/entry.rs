@@ -1,0 +1,183 @@
+//! An entry: a value with its deadlines, its groups, and what decides whether it is fresh, stale or dead.
+
+use std::time::Duration;
+
+use crate::clock::{AtomicDeadline, Clock, Deadline, Timestamp};
+use crate::group::{Generation, Group, GroupSet, Groups};
+use crate::policy::{Recency, Resident};
+use crate::stats::RemovalCause;
+use crate::sync::Arc;
+
+/// A value in the cache. All but its atomics stays as it was made: a change is another entry.
+#[derive(Debug)]
+pub(crate) struct Entry<K, V> {
+    pub(crate) hash: u64,
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) meta: Meta,
+    pub(crate) recency: Recency,
+}
+
+/// What an entry is beside key and value.
+#[derive(Debug)]
+pub(crate) struct Meta {
+    /// The registry's generation from before the value's load began: a later bump of a group takes the value along.
+    pub(crate) born: Generation,
+    /// From here the value is stale. Never later than `hard`; brought forward by `expire`.
+    pub(crate) soft: AtomicDeadline,
+    /// From here the value is dead.
+    pub(crate) hard: Deadline,
+    /// Until then no refresh is tried again, after one that failed.
+    pub(crate) retry_at: AtomicDeadline,
+    pub(crate) groups: GroupSet,
+    pub(crate) weight: u64,
+    pub(crate) created: Timestamp,
+    /// How long a claim to refresh the value lasts.
+    pub(crate) grace: Duration,
+    /// How long the load took that brought the value; zero where there was none.
+    pub(crate) load_cost: Duration,
+}
+
+/// Whether a value may be served, and whether it should be refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    Fresh,
+    Stale,
+    Dead,
+}
+
+impl Meta {
+    /// Judges the entry at this moment: dead by its hard deadline or a group, stale by its soft deadline or a group.
+    ///
+    /// `soft` is never after `hard`, so that a fresh entry costs one comparison of times, and one without deadlines none.
+    #[inline]
+    pub(crate) fn freshness(&self, root: &Group, clock: &Clock) -> Freshness {
+        let moved = root.moved_since(self.born) || self.groups.moved_since(self.born);
+        let soft = self.soft.get();
+        let late = soft != Deadline::NEVER && soft.has_passed(clock.near(soft));
+        if moved || late { self.past_soft(moved, late, root, clock) } else { Freshness::Fresh }
+    }
+
+    #[cold]
+    fn past_soft(&self, moved: bool, late: bool, root: &Group, clock: &Clock) -> Freshness {
+        let killed = moved && (root.killed_since(self.born) || self.groups.killed_since(self.born));
+        let expired = late && self.hard != Deadline::NEVER && self.hard.has_passed(clock.near(self.hard));
+        if killed || expired { Freshness::Dead } else { Freshness::Stale }
+    }
+}
+
+/// What it takes to tell the dead from the living at one moment.
+pub(crate) struct Judge<'a> {
+    pub(crate) root: &'a Group,
+    pub(crate) groups: &'a Groups,
+    pub(crate) now: Timestamp,
+}
+
+impl Judge<'_> {
+    /// Returns why an entry is dead, or `None` while it is alive.
+    pub(crate) fn cause_of_death(&self, meta: &Meta) -> Option<RemovalCause> {
+        if meta.hard.has_passed(self.now) {
+            Some(RemovalCause::Expired)
+        } else if self.root.killed_since(meta.born) || meta.groups.killed_since(meta.born) {
+            Some(RemovalCause::Invalidated)
+        } else {
+            None
+        }
+    }
+}
+
+impl<K, V> Resident for Arc<Entry<K, V>> {
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline]
+    fn weight(&self) -> u64 {
+        self.meta.weight
+    }
+
+    #[inline]
+    fn recency(&self) -> &Recency {
+        &self.recency
+    }
+}
+
+/// What [`Cache::inspect`](crate::Cache::inspect) tells of an entry. A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EntryInfo {
+    /// How long ago the value was stored.
+    pub age: Duration,
+    /// How long until it is stale: zero if it is by now, by deadline or by a group; `None` if no time makes it so.
+    pub soft_in: Option<Duration>,
+    /// How long until it is dead; `None` if no time makes it so.
+    pub hard_in: Option<Duration>,
+    /// What it counts against the cache's capacity.
+    pub weight: u64,
+    /// The names of its groups, in the order they were given.
+    pub groups: Vec<String>,
+}
+
+impl EntryInfo {
+    pub(crate) fn new(meta: &Meta, freshness: Freshness, now: Timestamp) -> EntryInfo {
+        EntryInfo {
+            age: now.since(meta.created),
+            soft_in: match freshness {
+                Freshness::Fresh => meta.soft.get().remaining(now),
+                Freshness::Stale | Freshness::Dead => Some(Duration::ZERO),
+            },
+            hard_in: meta.hard.remaining(now),
+            weight: meta.weight,
+            groups: meta.groups.names().map(str::to_owned).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(born: Generation, soft: Deadline, hard: Deadline, groups: GroupSet, now: Timestamp) -> Meta {
+        Meta {
+            born,
+            soft: AtomicDeadline::new(soft),
+            hard,
+            retry_at: AtomicDeadline::new(Deadline::PASSED),
+            groups,
+            weight: 1,
+            created: now,
+            grace: Duration::ZERO,
+            load_cost: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn freshness_follows_deadlines_and_generations() {
+        let (clock, time) = Clock::manual();
+        let groups = Groups::new();
+        let root = groups.new_root();
+        let after = |secs| Deadline::after(clock.now(), Duration::from_secs(secs));
+        let set = || [groups.intern("g")].into_iter().collect::<GroupSet>();
+        let entry = |soft, hard| meta(groups.generation(), soft, hard, set(), clock.now());
+
+        let judge = |now| Judge { root: &root, groups: &groups, now };
+
+        let timed = entry(after(1), after(2));
+        let eternal = entry(Deadline::NEVER, Deadline::NEVER);
+        assert_eq!(timed.freshness(&root, &clock), Freshness::Fresh);
+        time.advance(Duration::from_secs(1));
+        assert_eq!(timed.freshness(&root, &clock), Freshness::Stale);
+        time.advance(Duration::from_secs(1));
+        assert_eq!(timed.freshness(&root, &clock), Freshness::Dead);
+        assert_eq!(judge(clock.now()).cause_of_death(&timed), Some(RemovalCause::Expired));
+
+        groups.expire("g");
+        assert_eq!(eternal.freshness(&root, &clock), Freshness::Stale);
+        assert_eq!(judge(clock.now()).cause_of_death(&eternal), None);
+        groups.invalidate("g");
+        assert_eq!(eternal.freshness(&root, &clock), Freshness::Dead);
+        assert_eq!(judge(clock.now()).cause_of_death(&eternal), Some(RemovalCause::Invalidated));
+        assert_eq!(entry(after(1), after(2)).freshness(&root, &clock), Freshness::Fresh);
+    }
+}

@@ -1,0 +1,366 @@
+//! What one entry asks for: deadlines, groups, weight, given by whoever stores it or by the load that brings it.
+
+use std::fmt;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::clock::{Deadline, Timestamp};
+use crate::group::{Generation, Group, GroupSet, Groups};
+use crate::sync::{Arc, Mutex};
+
+/// What one entry asks for beside its cache's defaults.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use larder::{Cache, EntryOptions};
+///
+/// let cache = Cache::new(100);
+/// let options = EntryOptions::new().soft_ttl(Duration::from_secs(30)).groups(["user:7", "team:2"]);
+/// cache.insert_with("/user/7", "Ann's page", options)?;
+/// # Ok::<(), larder::Rejected>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct EntryOptions {
+    lifetime: Lifetime,
+    grace: Option<Duration>,
+    weight: Option<u64>,
+    groups: SmallVec<[Box<str>; 1]>,
+}
+
+impl EntryOptions {
+    /// Returns options that leave everything to the cache's defaults: its deadlines and grace, its weigher, no group.
+    pub fn new() -> EntryOptions {
+        EntryOptions::default()
+    }
+
+    /// Makes the value dead `ttl` after it is stored, and never stale before. Rounded up to a millisecond; zero stores a
+    /// value that is dead at once.
+    pub fn ttl(mut self, ttl: Duration) -> EntryOptions {
+        self.lifetime = Lifetime::HardOnly(ttl);
+        self
+    }
+
+    /// Makes the value stale `ttl` after it is stored. Unless a hard deadline is given too, the value is dead after the
+    /// cache's factor times as long. Later than the hard deadline, it counts as equal to it.
+    pub fn soft_ttl(mut self, ttl: Duration) -> EntryOptions {
+        self.lifetime.set_soft(ttl);
+        self
+    }
+
+    /// Makes the value dead `ttl` after it is stored; the cache's soft deadline holds as well.
+    pub fn hard_ttl(mut self, ttl: Duration) -> EntryOptions {
+        self.lifetime.set_hard(ttl);
+        self
+    }
+
+    /// Sets how long a claim to refresh the value lasts, once it is stale. Default: the cache's.
+    pub fn grace(mut self, grace: Duration) -> EntryOptions {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Frees the value from all deadlines: it is stale or dead by its groups alone, and leaves under pressure.
+    pub fn never_expires(mut self) -> EntryOptions {
+        self.lifetime = Lifetime::Never;
+        self
+    }
+
+    /// Adds the entry to these groups. May be called again to add more; a name given twice counts once.
+    pub fn groups<I>(mut self, groups: I) -> EntryOptions
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.groups.extend(groups.into_iter().map(|group| group.as_ref().into()));
+        self
+    }
+
+    /// Sets what the entry counts against the cache's capacity. Default: what the cache's weigher says, or 1. Zero counts
+    /// as 1, so that the number of entries stays bounded.
+    pub fn weight(mut self, weight: u64) -> EntryOptions {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// Looks the groups up.
+    pub(crate) fn resolve(self, registry: &Groups) -> Spec {
+        Spec {
+            lifetime: self.lifetime,
+            grace: self.grace,
+            weight: self.weight,
+            groups: self.groups.iter().map(|name| registry.intern(name)).collect(),
+        }
+    }
+}
+
+/// [`EntryOptions`] with their groups looked up.
+#[derive(Debug, Default)]
+pub(crate) struct Spec {
+    pub(crate) lifetime: Lifetime,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) weight: Option<u64>,
+    pub(crate) groups: GroupSet,
+}
+
+/// What an entry, or a cache, says of deadlines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lifetime {
+    Never,
+    HardOnly(Duration),
+    Both { soft: Option<Duration>, hard: Option<Duration> },
+}
+
+impl Default for Lifetime {
+    fn default() -> Self {
+        Lifetime::Both { soft: None, hard: None }
+    }
+}
+
+impl Lifetime {
+    pub(crate) fn set_soft(&mut self, ttl: Duration) {
+        *self = Lifetime::Both { soft: Some(ttl), hard: self.hard() };
+    }
+
+    pub(crate) fn set_hard(&mut self, ttl: Duration) {
+        let soft = if let Lifetime::Both { soft, .. } = self { *soft } else { None };
+        *self = Lifetime::Both { soft, hard: Some(ttl) };
+    }
+
+    fn hard(self) -> Option<Duration> {
+        match self {
+            Lifetime::Never => None,
+            Lifetime::HardOnly(hard) => Some(hard),
+            Lifetime::Both { hard, .. } => hard,
+        }
+    }
+}
+
+/// A cache's own deadlines, which hold where an entry says nothing else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DefaultLifetime {
+    pub(crate) soft: Option<Duration>,
+    pub(crate) hard: Option<Duration>,
+    /// How many times as long as the soft deadline the hard one is, where only the former is given.
+    pub(crate) hard_factor: u32,
+    /// By which part of themselves deadlines are shortened at most, at random, so that what was stored together does not
+    /// expire together. From 0 to 1.
+    pub(crate) jitter: f64,
+}
+
+impl DefaultLifetime {
+    /// Returns the soft and the hard deadline of a value stored `now`, the soft one never the later.
+    pub(crate) fn deadlines(&self, own: Lifetime, now: Timestamp) -> (Deadline, Deadline) {
+        let (soft, hard) = match own {
+            Lifetime::Never => (None, None),
+            Lifetime::HardOnly(hard) => (None, Some(hard)),
+            Lifetime::Both { soft: Some(soft), hard: None } => {
+                (Some(soft), Some(soft.saturating_mul(self.hard_factor)))
+            }
+            Lifetime::Both { soft, hard } => (soft.or(self.soft), hard.or(self.hard)),
+        };
+        // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
+        // so that their proportion stays.
+        let kept = if self.jitter > 0.0 { 1.0 - self.jitter * fastrand::f64() } else { 1.0 };
+        let deadline =
+            |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, shorten(ttl, kept)));
+        let (soft, hard) = (deadline(soft), deadline(hard));
+        (soft.min(hard), hard)
+    }
+}
+
+/// Returns the part `kept` of `ttl`; `ttl` itself where that is all of it or cannot be said in a `Duration`.
+fn shorten(ttl: Duration, kept: f64) -> Duration {
+    if kept < 1.0 { Duration::try_from_secs_f64(ttl.as_secs_f64() * kept).unwrap_or(ttl) } else { ttl }
+}
+
+/// What a loader is handed: the value it replaces, and a say in how its result is kept.
+///
+/// Setters take `&self`, so that the loader may decide at any time before it returns. Groups named here take effect at once:
+/// an invalidation that comes after the load began fences it, whether the group was named before or not.
+///
+/// # Examples
+/// ```
+/// use std::convert::Infallible;
+/// use std::time::Duration;
+/// use larder::Cache;
+///
+/// let cache: Cache<u32, String> = Cache::new(100);
+/// let name = cache.get_or_load(&7, |load| {
+///     load.soft_ttl(Duration::from_secs(30));
+///     load.groups(["user:7"]);
+///     Ok::<_, Infallible>("Ann".to_owned())
+/// })?;
+/// assert_eq!(name, "Ann");
+/// # Ok::<(), larder::LoadError<Infallible>>(())
+/// ```
+pub struct Load<V> {
+    stale: Option<V>,
+    draft: Arc<Draft>,
+}
+
+impl<V> Load<V> {
+    pub(crate) fn new(stale: Option<V>, draft: Arc<Draft>) -> Load<V> {
+        Load { stale, draft }
+    }
+
+    /// Returns the stale value that this load refreshes; `None` where there is none.
+    #[must_use]
+    pub fn stale(&self) -> Option<&V> {
+        self.stale.as_ref()
+    }
+
+    /// Makes the result stale `ttl` after it is stored; as [`EntryOptions::soft_ttl`].
+    pub fn soft_ttl(&self, ttl: Duration) {
+        self.draft.write().lifetime.set_soft(ttl);
+    }
+
+    /// Makes the result dead `ttl` after it is stored; as [`EntryOptions::hard_ttl`].
+    pub fn hard_ttl(&self, ttl: Duration) {
+        self.draft.write().lifetime.set_hard(ttl);
+    }
+
+    /// Adds the result to these groups. May be called again to add more; a name given twice counts once.
+    pub fn groups<I>(&self, groups: I)
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        // The iterator is the caller's code, and runs before the lock is taken.
+        let groups: SmallVec<[_; 4]> =
+            groups.into_iter().map(|name| self.draft.registry.intern(name.as_ref())).collect();
+        self.draft.write().groups.extend(groups);
+    }
+
+    /// Sets what the result counts against the cache's capacity; as [`EntryOptions::weight`].
+    pub fn weight(&self, weight: u64) {
+        self.draft.write().weight = Some(weight);
+    }
+
+    /// Keeps the result from being stored: it is returned to this caller and to those who wait for it, and that is all. A
+    /// stale value that was to be refreshed stays as it is.
+    pub fn do_not_store(&self) {
+        self.draft.write().do_not_store = true;
+    }
+}
+
+impl<V: Clone> Load<V> {
+    /// Returns the stale value, for the loader to return when it found that nothing has changed; `None` where there is none.
+    ///
+    /// The entry then keeps the groups and the weight it had, unless this load names others, and its deadlines start anew.
+    #[must_use]
+    pub fn not_modified(&self) -> Option<V> {
+        let stale = self.stale.clone()?;
+        self.draft.write().not_modified = true;
+        Some(stale)
+    }
+}
+
+impl<V> fmt::Debug for Load<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Load").field("refreshes", &self.stale.is_some()).field("draft", &self.draft).finish()
+    }
+}
+
+/// What a running load has said of its result so far. Shared with the callers that come while it runs.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    registry: Groups,
+    sketch: Mutex<Sketch>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sketch {
+    lifetime: Lifetime,
+    weight: Option<u64>,
+    groups: SmallVec<[Arc<Group>; 1]>,
+    do_not_store: bool,
+    not_modified: bool,
+}
+
+/// What a load has said of its result in the end.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) spec: Spec,
+    pub(crate) store: bool,
+    pub(crate) not_modified: bool,
+}
+
+impl Draft {
+    pub(crate) fn new(registry: Groups) -> Draft {
+        Draft { registry, sketch: Mutex::default() }
+    }
+
+    fn write(&self) -> parking_lot::MutexGuard<'_, Sketch> {
+        self.sketch.lock()
+    }
+
+    /// Returns whether a group named so far was bumped after `born`.
+    pub(crate) fn moved_since(&self, born: Generation) -> bool {
+        self.sketch.lock().groups.iter().any(|group| group.moved_since(born))
+    }
+
+    /// Closes the draft. What a loader says later, through a `Load` that outlives it, has no effect.
+    pub(crate) fn close(&self) -> Verdict {
+        let sketch = std::mem::take(&mut *self.sketch.lock());
+        Verdict {
+            spec: Spec {
+                lifetime: sketch.lifetime,
+                grace: None,
+                weight: sketch.weight,
+                groups: sketch.groups.into_iter().collect(),
+            },
+            store: !sketch.do_not_store,
+            not_modified: sketch.not_modified,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn deadlines(defaults: DefaultLifetime, own: Lifetime) -> (Option<Duration>, Option<Duration>) {
+        let now = Clock::manual().0.now();
+        let (soft, hard) = defaults.deadlines(own, now);
+        (soft.remaining(now), hard.remaining(now))
+    }
+
+    const CACHE: DefaultLifetime =
+        DefaultLifetime { soft: Some(SECOND), hard: Some(Duration::from_secs(8)), hard_factor: 8, jitter: 0.0 };
+
+    #[test]
+    fn an_entry_overrides_what_it_names() {
+        let both = |soft: Option<u64>, hard: Option<u64>| Lifetime::Both {
+            soft: soft.map(Duration::from_secs),
+            hard: hard.map(Duration::from_secs),
+        };
+        let secs = |soft, hard| (Some(Duration::from_secs(soft)), Some(Duration::from_secs(hard)));
+        assert_eq!(deadlines(CACHE, both(None, None)), secs(1, 8));
+        assert_eq!(deadlines(CACHE, both(Some(2), None)), secs(2, 16));
+        assert_eq!(deadlines(CACHE, both(None, Some(3))), secs(1, 3));
+        assert_eq!(deadlines(CACHE, both(Some(5), Some(3))), secs(3, 3));
+        assert_eq!(deadlines(CACHE, Lifetime::HardOnly(SECOND * 4)), secs(4, 4));
+        assert_eq!(deadlines(CACHE, Lifetime::Never), (None, None));
+        assert_eq!(deadlines(CACHE, both(Some(u64::MAX), None)), (None, None));
+    }
+
+    #[test]
+    fn jitter_shortens_both_deadlines_alike_and_never_lengthens_them() {
+        let jittered = DefaultLifetime { jitter: 0.5, ..CACHE };
+        let mut seen_less = false;
+        for _ in 0..100 {
+            let (Some(soft), Some(hard)) = deadlines(jittered, Lifetime::default()) else { panic!("both are set") };
+            assert!(soft <= SECOND && soft >= SECOND / 2);
+            assert!(hard <= SECOND * 8 && hard >= SECOND * 4);
+            assert!((hard.as_secs_f64() / soft.as_secs_f64() - 8.0).abs() < 0.1);
+            seen_less |= soft < SECOND * 9 / 10;
+        }
+        assert!(seen_less);
+    }
+}

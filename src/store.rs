@@ -1,0 +1,610 @@
+//! The engine of the local tier: shards behind their locks, and how entries come, are claimed, and go.
+//!
+//! Every operation takes one shard's lock at a time, and what leaves a shard is told of and dropped once the lock is free.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use equivalent::Equivalent;
+
+use crate::ToKey;
+use crate::budget::{Budget, Grant};
+use crate::claim::Claim;
+use crate::clock::{AtomicDeadline, Clock, Deadline};
+use crate::entry::{Entry, Freshness, Judge, Meta};
+use crate::error::Rejected;
+use crate::flight::{Flight, Joined, Outcome};
+use crate::group::{Generation, Group, GroupSet, Groups};
+use crate::options::{DefaultLifetime, Draft, Spec};
+use crate::policy::Recency;
+use crate::shard::{Leaving, Shard};
+use crate::stats::{Counters, RemovalCause, Stats, StripedCounters, bump};
+use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard};
+
+/// Says what an entry weighs.
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+/// Is told of every entry that leaves.
+pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
+
+/// The lowest hash bit that chooses a shard: above those that the table of a shard takes for its slots, below the seven
+/// that it takes for its tags.
+const SHARD_BITS_FROM: u32 = 40;
+
+/// A cache without its hasher: what claims and loads hold on to.
+pub(crate) struct Store<K, V> {
+    shards: Box<[Padded<RwLock<Shard<K, V>>>]>,
+    budget: Budget,
+    root: Arc<Group>,
+    counters: StripedCounters,
+    pub(crate) settings: Settings<K, V>,
+}
+
+/// What a cache was built with.
+pub(crate) struct Settings<K, V> {
+    pub(crate) name: Box<str>,
+    pub(crate) groups: Groups,
+    pub(crate) clock: Clock,
+    pub(crate) lifetime: DefaultLifetime,
+    pub(crate) grace: Duration,
+    pub(crate) load_wait: Duration,
+    /// The beta of XFetch; `None` refreshes at the soft deadline alone.
+    pub(crate) early_refresh: Option<f64>,
+    /// Whether a stale value answers for a failed refresh, and how long no other is tried then.
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) weigher: Option<Weigher<K, V>>,
+    pub(crate) listener: Option<Listener<K, V>>,
+}
+
+/// Under which condition an entry is stored.
+pub(crate) enum Terms<'a, K, V> {
+    /// Whatever is there.
+    Always,
+    /// If nothing alive is there.
+    IfAbsent,
+    /// If this entry is still there.
+    IfCurrent(&'a Arc<Entry<K, V>>),
+    /// If this flight still stands, and no group of the entry was bumped after it began.
+    IfStands(&'a Arc<Flight<K, V>>),
+}
+
+/// Why an entry was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The terms did not hold.
+    Unmet,
+    /// It is too heavy.
+    Rejected(Rejected),
+}
+
+/// What a caller that would fill a key finds.
+pub(crate) enum Look<K, V> {
+    Fresh(V),
+    Stale {
+        value: V,
+        claim: Option<Claim<K, V>>,
+    },
+    Vacant(Claim<K, V>),
+    /// Another caller fills the key; `None` if too many wait for it already.
+    Busy(Option<Joined<K, V>>),
+}
+
+impl<K, V> Store<K, V> {
+    pub(crate) fn new(capacity: u64, shards: usize, settings: Settings<K, V>) -> Store<K, V> {
+        debug_assert!(shards.is_power_of_two());
+        Store {
+            shards: (0..shards).map(|_| Padded(RwLock::new(Shard::default()))).collect(),
+            budget: Budget::new(capacity),
+            root: settings.groups.new_root(),
+            counters: StripedCounters::default(),
+            settings,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn counters(&self) -> &Counters {
+        self.counters.mine()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.budget.capacity()
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Returns the number of entries and their weight, without those from before the last clear.
+    pub(crate) fn census(&self) -> (usize, u64) {
+        let parts = self.shards.iter().map(|shard| shard.read().census(&self.root));
+        parts.fold((0, 0), |(len, weight), part| (len + part.0, weight + part.1))
+    }
+
+    pub(crate) fn clear(&self) {
+        self.settings.groups.bump_root(&self.root);
+    }
+
+    pub(crate) fn freshness(&self, meta: &Meta) -> Freshness {
+        meta.freshness(&self.root, &self.settings.clock)
+    }
+
+    /// Returns the entries of shard `index` that are alive.
+    pub(crate) fn snapshot(&self, index: usize) -> Vec<Arc<Entry<K, V>>> {
+        let mut entries: Vec<_> = self.shards[index].read().entries().cloned().collect();
+        entries.retain(|entry| self.freshness(&entry.meta) != Freshness::Dead);
+        entries
+    }
+
+    /// Reclaims every dead entry.
+    pub(crate) fn run_maintenance(&self) {
+        for shard in &self.shards {
+            let mut leaving = Leaving::default();
+            let freed = shard.write().sweep_all(&self.judge(), &mut leaving);
+            self.budget.release(freed);
+            self.dispose(leaving);
+        }
+    }
+
+    /// Changes the capacity, and evicts until what is stored fits.
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        let mut leaving = Leaving::default();
+        let gathering = self.budget.gathering.lock();
+        let before = self.budget.capacity();
+        self.budget.set_capacity(capacity);
+        if let Some(more) = capacity.checked_sub(before) {
+            self.budget.release(more);
+        } else {
+            let excess = before - capacity;
+            let mut grant = self.budget.take(excess);
+            // Without a bound: an operation under way may hold some of the weight, until it has stored or returned it.
+            while grant.weight() < excess {
+                self.collect(&mut grant, excess, &mut leaving);
+            }
+            grant.spend(excess);
+        }
+        drop(gathering);
+        self.dispose(leaving);
+    }
+
+    /// Tells of what left the shards, and drops it. Called without any lock.
+    fn dispose(&self, leaving: Leaving<K, V>) {
+        for (entry, cause) in leaving.entries {
+            self.announce(&entry, cause);
+        }
+    }
+
+    /// Counts an entry that has left, and tells the listener.
+    fn announce(&self, entry: &Entry<K, V>, cause: RemovalCause) {
+        self.counters().removed(cause);
+        if let Some(listener) = &self.settings.listener {
+            // A listener is told of what has happened already: its panic must not look like a failure of the operation.
+            let told = catch_unwind(AssertUnwindSafe(|| listener(&entry.key, &entry.value, cause)));
+            if let Err(panic) = told {
+                bump(&self.counters().listener_panics);
+                drop_quietly(panic);
+            }
+        }
+    }
+
+    /// Moves weight from the pool and the shards into `grant`, a little from each shard in turn, until it holds `wanted`.
+    ///
+    /// Fails if the capacity has become too small for it meanwhile.
+    fn gather(&self, grant: &mut Grant<'_>, wanted: u64) -> Result<(), Refusal> {
+        let mut leaving = Leaving::default();
+        let gathering = self.budget.gathering.lock();
+        let result = loop {
+            let capacity = self.budget.capacity();
+            if wanted > capacity {
+                break Err(Refusal::Rejected(Rejected { weight: wanted, capacity }));
+            }
+            self.collect(grant, wanted, &mut leaving);
+            if grant.weight() >= wanted {
+                break Ok(());
+            }
+        };
+        drop(gathering);
+        self.dispose(leaving);
+        result
+    }
+
+    /// Goes round all shards once for [`gather`](Self::gather). The caller holds `gathering`.
+    fn collect(&self, grant: &mut Grant<'_>, wanted: u64, leaving: &mut Leaving<K, V>) {
+        grant.top_up(wanted);
+        let share = wanted.saturating_sub(grant.weight()).div_ceil(self.shards.len() as u64);
+        let first = self.budget.next_shard.fetch_add(1, Ordering::Relaxed);
+        for step in 0..self.shards.len() {
+            let missing = wanted.saturating_sub(grant.weight());
+            if missing == 0 {
+                return;
+            }
+            let shard = &self.shards[(first + step) % self.shards.len()];
+            let freed = shard.write().make_room(share.min(missing), &self.judge(), leaving);
+            grant.add(freed);
+        }
+        if grant.weight() < wanted {
+            // The rest is in the hands of operations under way, which need a moment to store or return it.
+            std::thread::yield_now();
+        }
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &RwLock<Shard<K, V>> {
+        let index = (hash >> SHARD_BITS_FROM) as usize & (self.shards.len() - 1);
+        &self.shards[index]
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        // The coarse clock never runs ahead: what it takes for dead is dead.
+        Judge { root: &self.root, groups: &self.settings.groups, now: self.settings.clock.coarse() }
+    }
+
+    /// Returns whether `flight` still keeps others from filling its key.
+    fn is_active(&self, flight: &Flight<K, V>) -> bool {
+        let until = flight.held_until.get();
+        let held = until == Deadline::NEVER || !until.has_passed(self.settings.clock.near(until));
+        held && !flight.is_fenced(&self.root)
+    }
+
+    /// Returns whether `flight` was overtaken by a bump of its groups or of the cache.
+    pub(crate) fn is_fenced(&self, flight: &Flight<K, V>) -> bool {
+        flight.is_fenced(&self.root)
+    }
+
+    /// Returns whether a fresh entry should be refreshed ahead of its soft deadline, at random, the sooner the longer its
+    /// load took: XFetch ("Optimal probabilistic cache stampede prevention", Vattani, Chierichetti and Lowenstein, VLDB 2015).
+    fn is_due_early(&self, meta: &Meta) -> bool {
+        let Some(beta) = self.settings.early_refresh else { return false };
+        let soft = meta.soft.get();
+        let Some(left) = soft.remaining(self.settings.clock.near(soft)) else { return false };
+        // From (0, 1]: the logarithm of 0 would make every entry due.
+        let luck = 1.0 - fastrand::f64();
+        meta.load_cost.as_secs_f64() * beta * -luck.ln() >= left.as_secs_f64()
+    }
+
+    /// Takes a flight out of its shard, if it still stands. From then on nobody joins it.
+    pub(crate) fn retract(&self, flight: &Arc<Flight<K, V>>) {
+        self.shard(flight.hash).write().end_flight(flight);
+    }
+
+    /// Returns whether `flight` still stands: nobody has invalidated its key or taken it over.
+    pub(crate) fn stands(&self, flight: &Arc<Flight<K, V>>) -> bool {
+        self.shard(flight.hash).read().has_flight(flight)
+    }
+}
+
+/// Drops the payload of a panic, which may panic in its turn.
+fn drop_quietly(panic: Box<dyn std::any::Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+}
+
+impl<K: Eq, V> Store<K, V> {
+    /// Calls `f` with the entry of `key`, unless it is absent or dead. Runs under the shard's read lock.
+    #[inline]
+    pub(crate) fn read<Q, R>(&self, hash: u64, key: &Q, f: impl FnOnce(&Arc<Entry<K, V>>, Freshness) -> R) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let shard = self.shard(hash).read();
+        let entry = shard.find(hash, key)?;
+        match self.freshness(&entry.meta) {
+            Freshness::Dead => None,
+            freshness => Some(f(entry, freshness)),
+        }
+    }
+
+    /// Makes an entry of `value`, weighed and dated now.
+    pub(crate) fn entry(
+        &self,
+        hash: u64,
+        key: K,
+        value: V,
+        born: Generation,
+        spec: Spec,
+        cost: Duration,
+    ) -> Entry<K, V> {
+        let settings = &self.settings;
+        let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
+        let now = settings.clock.now();
+        let (soft, hard) = settings.lifetime.deadlines(spec.lifetime, now);
+        let meta = Meta {
+            born,
+            soft: AtomicDeadline::new(soft),
+            hard,
+            retry_at: AtomicDeadline::new(Deadline::PASSED),
+            groups: spec.groups,
+            weight: weight.max(1),
+            created: now,
+            grace: spec.grace.unwrap_or(settings.grace),
+            load_cost: cost,
+        };
+        Entry { hash, key, value, meta, recency: Recency::default() }
+    }
+
+    /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.
+    pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Entry<K, V> {
+        let weight = self.settings.weigher.as_ref().map_or(old.weight, |weigh| weigh(&key, &value));
+        let meta = Meta {
+            born: old.born,
+            soft: AtomicDeadline::new(old.soft.get()),
+            hard: old.hard,
+            retry_at: AtomicDeadline::new(Deadline::PASSED),
+            groups: old.groups.clone(),
+            weight: weight.max(1),
+            created: old.created,
+            grace: old.grace,
+            load_cost: old.load_cost,
+        };
+        Entry { hash, key, value, meta, recency: Recency::default() }
+    }
+
+    /// Stores an entry on these terms and returns it, or hands it back with the reason.
+    pub(crate) fn admit(
+        &self,
+        entry: Entry<K, V>,
+        terms: &Terms<'_, K, V>,
+    ) -> Result<Arc<Entry<K, V>>, (Refusal, Entry<K, V>)> {
+        let entry = Arc::new(entry);
+        let mut leaving = Leaving::default();
+        let admitted = self.try_admit(&entry, terms, &mut leaving);
+        // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
+        leaving.flights.iter().for_each(|flight| flight.land(Outcome::Abandoned));
+        self.dispose(leaving);
+        match admitted {
+            Ok(()) => {
+                bump(&self.counters().stores);
+                Ok(entry)
+            }
+            Err(refusal) => {
+                if let Refusal::Rejected(_) = refusal {
+                    bump(&self.counters().rejections);
+                }
+                Err((refusal, Arc::into_inner(entry).expect("an entry that was not stored is nobody else's")))
+            }
+        }
+    }
+
+    fn try_admit(
+        &self,
+        entry: &Arc<Entry<K, V>>,
+        terms: &Terms<'_, K, V>,
+        leaving: &mut Leaving<K, V>,
+    ) -> Result<(), Refusal> {
+        let weight = entry.meta.weight;
+        let capacity = self.budget.capacity();
+        if weight > capacity {
+            self.displace(entry, terms, leaving)?;
+            return Err(Refusal::Rejected(Rejected { weight, capacity }));
+        }
+        let mut grant = self.budget.take(weight);
+        loop {
+            let mut shard = self.shard(entry.hash).write();
+            if !self.hold(terms, &shard, entry) {
+                return Err(Refusal::Unmet);
+            }
+            // Nothing is touched before it is sure that there will be room.
+            if grant.weight() + shard.weight() < weight {
+                drop(shard);
+                if let Err(refusal) = self.gather(&mut grant, weight) {
+                    self.displace(entry, terms, leaving)?;
+                    return Err(refusal);
+                }
+                continue;
+            }
+            let judge = self.judge();
+            grant.add(Self::take_out(&mut shard, entry, terms, &judge, leaving));
+            let missing = weight.saturating_sub(grant.weight());
+            grant.add(shard.make_room(missing, &judge, leaving));
+            grant.spend(weight);
+            shard.insert(entry.clone(), &self.root);
+            grant.add(shard.sweep_in_passing(&judge, leaving));
+            return Ok(());
+        }
+    }
+
+    /// Removes what an entry was to replace that cannot be stored itself.
+    fn displace(
+        &self,
+        entry: &Arc<Entry<K, V>>,
+        terms: &Terms<'_, K, V>,
+        leaving: &mut Leaving<K, V>,
+    ) -> Result<(), Refusal> {
+        let mut shard = self.shard(entry.hash).write();
+        if !self.hold(terms, &shard, entry) {
+            return Err(Refusal::Unmet);
+        }
+        let freed = Self::take_out(&mut shard, entry, terms, &self.judge(), leaving);
+        self.budget.release(freed);
+        Ok(())
+    }
+
+    /// Takes out the entry and the flight of `entry`'s key; returns what the former weighed.
+    fn take_out(
+        shard: &mut RwLockWriteGuard<'_, Shard<K, V>>,
+        entry: &Entry<K, V>,
+        terms: &Terms<'_, K, V>,
+        judge: &Judge<'_>,
+        leaving: &mut Leaving<K, V>,
+    ) -> u64 {
+        match terms {
+            // The flight is the caller's own, who lets it land.
+            Terms::IfStands(flight) => {
+                shard.end_flight(flight);
+            }
+            _ => leaving.flights.extend(shard.fence(entry.hash, &entry.key)),
+        }
+        let Some(old) = shard.remove(entry.hash, &entry.key) else { return 0 };
+        let weight = old.meta.weight;
+        let cause = judge.cause_of_death(&old.meta).unwrap_or(RemovalCause::Replaced);
+        leaving.entries.push((old, cause));
+        weight
+    }
+
+    fn hold(&self, terms: &Terms<'_, K, V>, shard: &Shard<K, V>, entry: &Entry<K, V>) -> bool {
+        let current = || shard.find(entry.hash, &entry.key);
+        match terms {
+            Terms::Always => true,
+            Terms::IfAbsent => current().is_none_or(|known| self.freshness(&known.meta) == Freshness::Dead),
+            Terms::IfCurrent(old) => current().is_some_and(|known| Arc::ptr_eq(known, old)),
+            // The groups are looked at again on every hit: a bump after this look finds the entry by its generation.
+            Terms::IfStands(flight) => {
+                shard.has_flight(flight)
+                    && !self.root.moved_since(flight.born)
+                    && !entry.meta.groups.moved_since(flight.born)
+            }
+        }
+    }
+
+    /// Removes the entry of `key` and fences its flight. Returns the entry, unless it was dead.
+    pub(crate) fn remove<Q>(&self, hash: u64, key: &Q) -> Option<Arc<Entry<K, V>>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut shard = self.shard(hash).write();
+        let flight = shard.fence(hash, key);
+        let entry = shard.remove(hash, key);
+        drop(shard);
+        drop(flight);
+        let entry = entry?;
+        self.budget.release(entry.meta.weight);
+        let cause = self.judge().cause_of_death(&entry.meta);
+        let alive = self.freshness(&entry.meta) != Freshness::Dead;
+        self.announce(&entry, cause.unwrap_or(RemovalCause::Removed));
+        alive.then_some(entry)
+    }
+
+    /// Makes the entry of `key` stale and fences its flight; returns whether there is one alive.
+    pub(crate) fn expire<Q>(&self, hash: u64, key: &Q) -> bool
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let mut shard = self.shard(hash).write();
+        let flight = shard.fence(hash, key);
+        let alive = match shard.find(hash, key) {
+            Some(entry) if self.freshness(&entry.meta) != Freshness::Dead => {
+                entry.meta.soft.set(Deadline::PASSED);
+                entry.meta.retry_at.set(Deadline::PASSED);
+                true
+            }
+            _ => false,
+        };
+        drop(shard);
+        drop(flight);
+        alive
+    }
+
+    /// Removes these very entries of shard `index`, as far as they are still there, and fences their flights.
+    pub(crate) fn remove_entries(&self, index: usize, entries: Vec<Arc<Entry<K, V>>>) {
+        let mut leaving = Leaving::default();
+        let mut freed = 0;
+        let mut shard = self.shards[index].write();
+        for entry in entries {
+            if shard.remove_entry(&entry) {
+                leaving.flights.extend(shard.fence(entry.hash, &entry.key));
+                freed += entry.meta.weight;
+                leaving.entries.push((entry, RemovalCause::Removed));
+            }
+        }
+        drop(shard);
+        self.budget.release(freed);
+        self.dispose(leaving);
+    }
+}
+
+impl<K: Eq, V: Clone> Store<K, V> {
+    /// Looks for the value of `key`, and claims the key if it is vacant or stale and nobody else fills it.
+    pub(crate) fn look<Q>(self: &Arc<Self>, hash: u64, key: &Q) -> Look<K, V>
+    where
+        Q: ToKey<K> + ?Sized,
+    {
+        // Before anything is looked at: a load that starts from what is found here is judged by this moment.
+        let arrived = self.settings.groups.generation();
+        loop {
+            let shard = self.shard(hash).read();
+            let found = shard.find(hash, key);
+            let freshness = found.map_or(Freshness::Dead, |entry| self.freshness(&entry.meta));
+            let flight = match found {
+                Some(entry) if freshness == Freshness::Fresh => {
+                    entry.recency.touch();
+                    if !self.is_due_early(&entry.meta) {
+                        return Look::Fresh(entry.value.clone());
+                    }
+                    shard.flight(hash, key)
+                }
+                _ => shard.flight(hash, key),
+            };
+            let busy = flight.filter(|flight| self.is_active(flight));
+            let found = found.cloned();
+            if freshness == Freshness::Dead {
+                if let Some(flight) = busy {
+                    return Look::Busy(flight.join(arrived));
+                }
+            } else if let Some(entry) = &found {
+                let retry_at = entry.meta.retry_at.get();
+                if busy.is_some() || !retry_at.has_passed(self.settings.clock.near(retry_at)) {
+                    drop(shard);
+                    return Self::seen(freshness, entry.value.clone(), None);
+                }
+            }
+            drop(shard);
+            if let Some(claim) = self.claim(hash, key, arrived, found.as_ref(), freshness) {
+                return match found {
+                    Some(entry) if freshness != Freshness::Dead => {
+                        entry.recency.touch();
+                        Look::Stale { value: entry.value.clone(), claim: Some(claim) }
+                    }
+                    _ => Look::Vacant(claim),
+                };
+            }
+            // Another caller was faster. Every round of this loop is somebody's progress.
+        }
+    }
+
+    fn seen(freshness: Freshness, value: V, claim: Option<Claim<K, V>>) -> Look<K, V> {
+        if freshness == Freshness::Fresh { Look::Fresh(value) } else { Look::Stale { value, claim } }
+    }
+
+    /// Claims `key`, unless what was `found` there has changed or another caller has claimed it meanwhile.
+    fn claim<Q>(
+        self: &Arc<Self>,
+        hash: u64,
+        key: &Q,
+        born: Generation,
+        found: Option<&Arc<Entry<K, V>>>,
+        freshness: Freshness,
+    ) -> Option<Claim<K, V>>
+    where
+        Q: ToKey<K> + ?Sized,
+    {
+        let settings = &self.settings;
+        let grace = found.map_or(settings.grace, |entry| entry.meta.grace);
+        let suspects = found.map_or(GroupSet::Empty, |entry| entry.meta.groups.clone());
+        let draft = Draft::new(settings.groups.clone());
+        let until = Deadline::after(settings.clock.now(), grace);
+        let flight = Arc::new(Flight::new(hash, key.to_key(), born, until, draft, suspects));
+        let stale = found.filter(|_| freshness != Freshness::Dead).cloned();
+        let entry_key = key.to_key();
+
+        let mut shard = self.shard(hash).write();
+        let unchanged = match (shard.find(hash, key), found) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            (None, None) => true,
+            _ => false,
+        };
+        if !unchanged || shard.flight(hash, key).is_some_and(|flight| self.is_active(flight)) {
+            return None;
+        }
+        // A holder that seems to have vanished, or whose load was overtaken by a bump: its ticket is void from here on.
+        let superseded = shard.fence(hash, key);
+        shard.start_flight(flight.clone());
+        drop(shard);
+        if let Some(flight) = superseded {
+            flight.land(Outcome::Abandoned);
+        }
+        Some(Claim::new(self.clone(), flight, entry_key, stale))
+    }
+}
