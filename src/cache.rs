@@ -155,7 +155,7 @@ where
     {
         let counters = self.store.counters();
         let found = self.store.read(self.hash(key), key, |entry, freshness| {
-            entry.recency.touch();
+            entry.meta.recency.touch();
             bump(if freshness == Freshness::Fresh { &counters.hits_fresh } else { &counters.hits_stale });
             f(entry)
         });
@@ -203,7 +203,7 @@ where
     /// ```
     /// use larder::{Cache, Lookup};
     ///
-    /// let cache: Cache<&str, String> = Cache::new(100);
+    /// let cache: Cache<String, String> = Cache::new(100);
     /// let page = match cache.lookup("/").or_claim() {
     ///     Ok(page) => page,
     ///     Err(None) => "come back in a moment".to_owned(),

@@ -317,12 +317,13 @@ impl<K: Eq, V> Store<K, V> {
             hard,
             retry_at: AtomicDeadline::new(Deadline::PASSED),
             groups: spec.groups,
+            recency: Recency::default(),
             weight: weight.max(1),
             created: now,
             grace: spec.grace.unwrap_or(settings.grace),
             load_cost: cost,
         };
-        Entry { hash, key, value, meta, recency: Recency::default() }
+        Entry { key, value, meta, hash }
     }
 
     /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.
@@ -334,12 +335,13 @@ impl<K: Eq, V> Store<K, V> {
             hard: old.hard,
             retry_at: AtomicDeadline::new(Deadline::PASSED),
             groups: old.groups.clone(),
+            recency: Recency::default(),
             weight: weight.max(1),
             created: old.created,
             grace: old.grace,
             load_cost: old.load_cost,
         };
-        Entry { hash, key, value, meta, recency: Recency::default() }
+        Entry { key, value, meta, hash }
     }
 
     /// Stores an entry on these terms and returns it, or hands it back with the reason.
@@ -529,7 +531,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
             let freshness = found.map_or(Freshness::Dead, |entry| self.freshness(&entry.meta));
             let flight = match found {
                 Some(entry) if freshness == Freshness::Fresh => {
-                    entry.recency.touch();
+                    entry.meta.recency.touch();
                     if !self.is_due_early(&entry.meta) {
                         return Look::Fresh(entry.value.clone());
                     }
@@ -554,7 +556,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
             if let Some(claim) = self.claim(hash, key, arrived, found.as_ref(), freshness) {
                 return match found {
                     Some(entry) if freshness != Freshness::Dead => {
-                        entry.recency.touch();
+                        entry.meta.recency.touch();
                         Look::Stale { value: entry.value.clone(), claim: Some(claim) }
                     }
                     _ => Look::Vacant(claim),

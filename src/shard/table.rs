@@ -28,7 +28,7 @@ impl<K, V> Default for Table<K, V> {
 impl<K, V> Table<K, V> {
     #[inline]
     pub(super) fn find<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q) -> Option<&Arc<Entry<K, V>>> {
-        self.0.find(hash, |slot| slot.entry.hash == hash && key.equivalent(&slot.entry.key)).map(|slot| &slot.entry)
+        self.0.find(hash, |slot| key.equivalent(&slot.entry.key)).map(|slot| &slot.entry)
     }
 
     /// Adds a slot for a key that has none.
@@ -37,7 +37,7 @@ impl<K, V> Table<K, V> {
     }
 
     pub(super) fn remove<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Slot<K, V>> {
-        let slot = self.0.find_entry(hash, |slot| slot.entry.hash == hash && key.equivalent(&slot.entry.key)).ok()?;
+        let slot = self.0.find_entry(hash, |slot| key.equivalent(&slot.entry.key)).ok()?;
         Some(slot.remove().0)
     }
 
