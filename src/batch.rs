@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
+use std::time::Duration;
 
 use equivalent::Equivalent;
 
@@ -43,10 +44,11 @@ impl<K, V> Batch<K, V> {
     /// Adds the values of all keys to these groups.
     pub fn groups<I>(&self, groups: I)
     where
-        I: IntoIterator + Clone,
+        I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        self.loads.iter().for_each(|(_, load)| load.groups(groups.clone()));
+        let groups: Vec<_> = groups.into_iter().collect();
+        self.loads.iter().for_each(|(_, load)| load.groups(&groups));
     }
 
     /// Returns how many keys there are to load; never 0.
@@ -223,7 +225,7 @@ where
         &self,
         claims: Vec<Claim<K, V>>,
         result: Result<Vec<(K, V)>, E>,
-        took: std::time::Duration,
+        took: Duration,
     ) -> Result<Vec<Option<V>>, LoadError<E>>
     where
         E: Send + Sync + 'static,

@@ -322,10 +322,10 @@ where
         terms: &Terms<'_, K, V>,
     ) -> Result<bool, Rejected> {
         let entry = self.store.entry(self.hash(&key), key, value, born, spec, Duration::ZERO);
-        match self.store.admit(entry, terms) {
-            Ok(_) => Ok(true),
-            Err((Refusal::Unmet, _)) => Ok(false),
-            Err((Refusal::Rejected(rejected), _)) => Err(rejected),
+        match self.store.admit(&entry, terms) {
+            Ok(()) => Ok(true),
+            Err(Refusal::Unmet) => Ok(false),
+            Err(Refusal::Rejected(rejected)) => Err(rejected),
         }
     }
 
@@ -343,9 +343,8 @@ where
             let old = self.store.read(hash, key, |entry, _| entry.clone())?;
             let value = f(&old.value);
             let successor = self.store.successor(&old.meta, hash, key.to_key(), value.clone());
-            match self.store.admit(successor, &Terms::IfCurrent(&old)) {
-                Err((Refusal::Unmet, _)) => {}
-                Ok(_) | Err((Refusal::Rejected(_), _)) => return Some(value),
+            if self.store.admit(&successor, &Terms::IfCurrent(&old)) != Err(Refusal::Unmet) {
+                return Some(value);
             }
         }
     }

@@ -231,24 +231,24 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     fn store_value(&mut self, value: V, spec: Spec, cost: Duration) -> Fill<V> {
         let Some(key) = self.key.take() else { return Fill::Fenced(value) };
         let entry = self.store.entry(self.flight.hash, key, value, self.flight.born, spec, cost);
-        let admitted = self.store.admit(entry, &Terms::IfStands(&self.flight));
-        let (value, fenced) = match &admitted {
-            Ok(entry) => (&entry.value, false),
-            Err((refusal, entry)) => (&entry.value, *refusal == Refusal::Unmet),
-        };
+        let admitted = self.store.admit(&entry, &Terms::IfStands(&self.flight));
+        let fenced = admitted == Err(Refusal::Unmet);
         if fenced {
             bump(&self.store.counters().fences);
+        }
+        if admitted.is_err() {
             self.store.retract(&self.flight);
         }
         // Nobody joins any more, so that the copy for those who did is made only if there are any.
         let awaited = self.flight.is_awaited();
-        let outcome = if awaited { Outcome::Loaded { value: value.clone(), fenced } } else { Outcome::Abandoned };
+        let outcome = if awaited { Outcome::Loaded { value: entry.value.clone(), fenced } } else { Outcome::Abandoned };
         self.landed = true;
         self.flight.land(outcome);
-        match admitted {
-            Ok(_) => Fill::Stored,
-            Err((Refusal::Unmet, entry)) => Fill::Fenced(entry.value),
-            Err((Refusal::Rejected(_), entry)) => Fill::Rejected(entry.value),
+        let Err(refusal) = admitted else { return Fill::Stored };
+        let value = Arc::into_inner(entry).expect("an entry that was not stored is nobody else's").value;
+        match refusal {
+            Refusal::Unmet => Fill::Fenced(value),
+            Refusal::Rejected(_) => Fill::Rejected(value),
         }
     }
 

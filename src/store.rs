@@ -21,6 +21,9 @@ use crate::shard::{Leaving, Shard};
 use crate::stats::{Counters, RemovalCause, Stats, StripedCounters, bump};
 use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard};
 
+/// One shard behind its lock.
+type Lock<K, V> = Padded<RwLock<Shard<K, V>>>;
+
 /// Says what an entry weighs.
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// Is told of every entry that leaves.
@@ -32,7 +35,7 @@ const SHARD_BITS_FROM: u32 = 40;
 
 /// A cache without its hasher: what claims and loads hold on to.
 pub(crate) struct Store<K, V> {
-    shards: Box<[Padded<RwLock<Shard<K, V>>>]>,
+    shards: Box<[Lock<K, V>]>,
     budget: Budget,
     root: Arc<Group>,
     counters: StripedCounters,
@@ -306,7 +309,7 @@ impl<K: Eq, V> Store<K, V> {
         born: Generation,
         spec: Spec,
         cost: Duration,
-    ) -> Entry<K, V> {
+    ) -> Arc<Entry<K, V>> {
         let settings = &self.settings;
         let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
         let now = settings.clock.now();
@@ -323,11 +326,11 @@ impl<K: Eq, V> Store<K, V> {
             grace: spec.grace.unwrap_or(settings.grace),
             load_cost: cost,
         };
-        Entry { key, value, meta, hash }
+        Arc::new(Entry { key, value, meta, hash })
     }
 
     /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.
-    pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Entry<K, V> {
+    pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Arc<Entry<K, V>> {
         let weight = self.settings.weigher.as_ref().map_or(old.weight, |weigh| weigh(&key, &value));
         let meta = Meta {
             born: old.born,
@@ -341,33 +344,22 @@ impl<K: Eq, V> Store<K, V> {
             grace: old.grace,
             load_cost: old.load_cost,
         };
-        Entry { key, value, meta, hash }
+        Arc::new(Entry { key, value, meta, hash })
     }
 
-    /// Stores an entry on these terms and returns it, or hands it back with the reason.
-    pub(crate) fn admit(
-        &self,
-        entry: Entry<K, V>,
-        terms: &Terms<'_, K, V>,
-    ) -> Result<Arc<Entry<K, V>>, (Refusal, Entry<K, V>)> {
-        let entry = Arc::new(entry);
+    /// Stores an entry on these terms, or says why not. Where it was not stored, the caller's is the only handle.
+    pub(crate) fn admit(&self, entry: &Arc<Entry<K, V>>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
         let mut leaving = Leaving::default();
-        let admitted = self.try_admit(&entry, terms, &mut leaving);
+        let admitted = self.try_admit(entry, terms, &mut leaving);
         // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
         leaving.flights.iter().for_each(|flight| flight.land(Outcome::Abandoned));
         self.dispose(leaving);
         match admitted {
-            Ok(()) => {
-                bump(&self.counters().stores);
-                Ok(entry)
-            }
-            Err(refusal) => {
-                if let Refusal::Rejected(_) = refusal {
-                    bump(&self.counters().rejections);
-                }
-                Err((refusal, Arc::into_inner(entry).expect("an entry that was not stored is nobody else's")))
-            }
+            Ok(()) => bump(&self.counters().stores),
+            Err(Refusal::Rejected(_)) => bump(&self.counters().rejections),
+            Err(Refusal::Unmet) => {}
         }
+        admitted
     }
 
     fn try_admit(

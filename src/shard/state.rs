@@ -41,10 +41,13 @@ struct Clears {
     doomed_weight: u64,
 }
 
+/// An entry that left, and why.
+pub(crate) type Left<K, V> = (Arc<Entry<K, V>>, RemovalCause);
+
 /// What an operation took out of a shard, to be told of and dropped once the lock is free.
 #[derive(Debug)]
 pub(crate) struct Leaving<K, V> {
-    pub(crate) entries: SmallVec<[(Arc<Entry<K, V>>, RemovalCause); 2]>,
+    pub(crate) entries: SmallVec<[Left<K, V>; 2]>,
     pub(crate) flights: SmallVec<[Arc<Flight<K, V>>; 1]>,
 }
 
