@@ -6,6 +6,6 @@ mod remote;
 #[cfg(feature = "tiered")]
 pub use remote::{
     error::{RemoteError, RemoteErrorKind},
-    key::WireKey,
+    key::{RemoteKey, WireKey},
     tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
 };

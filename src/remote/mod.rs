@@ -2,4 +2,6 @@
 
 pub(crate) mod error;
 pub(crate) mod key;
+#[cfg_attr(not(test), expect(dead_code, reason = "the tiered cache will use it"))]
+pub(crate) mod keyspace;
 pub(crate) mod tier;
