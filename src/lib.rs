@@ -5,7 +5,11 @@ mod remote;
 
 #[cfg(feature = "tiered")]
 pub use remote::{
+    codec::{Codec, CodecError, CodecId, RawBytes},
     error::{RemoteError, RemoteErrorKind},
     key::{RemoteKey, WireKey},
     tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
 };
+
+#[cfg(feature = "serde")]
+pub use remote::codec::Postcard;
