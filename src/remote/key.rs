@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::{RemoteError, RemoteErrorKind};
 
 /// The longest key that memcached takes, in bytes.
-pub(crate) const MAX_KEY_LEN: usize = 250;
+pub(crate) const MAX_WIRE_KEY_LEN: usize = 250;
 
 /// Separates the parts of a tuple's encoding.
 const SEPARATOR: u8 = b':';
@@ -186,24 +186,24 @@ impl WireKey {
     /// Makes a key of `bytes` as they are.
     ///
     /// # Errors
-    /// [`RemoteErrorKind::Config`] when they are none, more than 250, or not all printable ASCII without spaces.
+    /// [`Config`](RemoteErrorKind::Config) unless they are 1 to 250 bytes of printable ASCII (`!` to `~`, so no space):
+    /// anything else could be read as the end of the key and the beginning of another command.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, RemoteError> {
         let bytes = bytes.into();
-        if !is_wire_key(&bytes) {
-            return Err(RemoteError::new(
-                RemoteErrorKind::Config,
-                format!(
-                    "{:?} is no key for the remote tier: it takes 1 to {MAX_KEY_LEN} bytes of printable ASCII without spaces",
-                    String::from_utf8_lossy(&bytes)
-                ),
-            ));
+        if bytes.is_empty() || bytes.len() > MAX_WIRE_KEY_LEN {
+            let message = format!("a wire key has 1 to {MAX_WIRE_KEY_LEN} bytes, not {}", bytes.len());
+            return Err(RemoteError::new(RemoteErrorKind::Config, message));
+        }
+        if let Some(byte) = bytes.iter().find(|byte| !byte.is_ascii_graphic()) {
+            let message = format!("a wire key holds printable ASCII only, not the byte {byte:#04x}");
+            return Err(RemoteError::new(RemoteErrorKind::Config, message));
         }
         Ok(Self(bytes.into()))
     }
 
     /// Makes a key of bytes that are known to be one.
     pub(super) fn from_valid(bytes: Vec<u8>) -> Self {
-        debug_assert!(is_wire_key(&bytes), "{}", bytes.escape_ascii());
+        debug_assert!(Self::new(bytes.clone()).is_ok(), "{}", bytes.escape_ascii());
         Self(bytes.into())
     }
 
@@ -218,10 +218,6 @@ impl fmt::Debug for WireKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WireKey({})", self.0.escape_ascii())
     }
-}
-
-fn is_wire_key(bytes: &[u8]) -> bool {
-    (1..=MAX_KEY_LEN).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::error::{RemoteError, RemoteErrorKind};
-use super::key::{MAX_KEY_LEN, WireKey};
+use super::key::{MAX_WIRE_KEY_LEN, WireKey};
 
 /// The group that every entry of a namespace belongs to. No group hash is ever compared with a name, so nothing but a
 /// collision makes a named group this one, and then clearing either clears both.
@@ -44,7 +44,7 @@ const DIGEST_BYTES: usize = 16;
 const DIGEST_LEN: usize = 1 + 2 * DIGEST_BYTES;
 
 const _: () = assert!(
-    MAX_NAME_LEN + ":".len() + MAX_NAME_LEN + ":v:".len() + MAX_NAME_LEN + ":".len() + DIGEST_LEN <= MAX_KEY_LEN,
+    MAX_NAME_LEN + ":".len() + MAX_NAME_LEN + ":v:".len() + MAX_NAME_LEN + ":".len() + DIGEST_LEN <= MAX_WIRE_KEY_LEN,
     "a digest fits behind the longest prefix"
 );
 
@@ -174,7 +174,7 @@ fn check_name(what: &str, name: &str) -> Result<(), RemoteError> {
 
 /// Joins a checked prefix with a name of any bytes: as they are, or as their digest.
 fn wire_key(prefix: &[u8], name: &[u8]) -> WireKey {
-    let literal = prefix.len() + name.len() <= MAX_KEY_LEN
+    let literal = prefix.len() + name.len() <= MAX_WIRE_KEY_LEN
         && name.first() != Some(&DIGEST_MARK)
         && name.iter().all(u8::is_ascii_graphic);
     // The capacity is exact, so that boxing the bytes does not allocate again.
@@ -259,8 +259,8 @@ mod tests {
     fn keys_that_memcached_would_refuse_are_digested() {
         let cache = keyspace("shop", "3").cache("users").unwrap();
         let prefix = "shop:3:v:users:";
-        let longest = vec![b'k'; MAX_KEY_LEN - prefix.len()];
-        assert_eq!(cache.value(&longest).as_bytes().len(), MAX_KEY_LEN);
+        let longest = vec![b'k'; MAX_WIRE_KEY_LEN - prefix.len()];
+        assert_eq!(cache.value(&longest).as_bytes().len(), MAX_WIRE_KEY_LEN);
         assert!(text(&cache.value(&longest)).ends_with("kkk"));
         let too_long = vec![b'k'; longest.len() + 1];
         for key in [&too_long[..], &[b'k'; 251], &[b'k'; 100_000], b"a b", b"a\r\nset b", b"\0", b"\x7f", b"\xff\xfe"] {
@@ -284,9 +284,9 @@ mod tests {
     fn the_longest_names_leave_room_for_a_digest() {
         let name = "n".repeat(MAX_NAME_LEN);
         let cache = keyspace(&name, &name).cache(&name).unwrap();
-        assert!(cache.value(&[b' '; 300]).as_bytes().len() <= MAX_KEY_LEN);
-        assert_eq!(cache.value(&[b'k'; 53]).as_bytes().len(), MAX_KEY_LEN);
-        assert!(keyspace(&name, &name).counter(&"é".repeat(300)).as_bytes().len() <= MAX_KEY_LEN);
+        assert!(cache.value(&[b' '; 300]).as_bytes().len() <= MAX_WIRE_KEY_LEN);
+        assert_eq!(cache.value(&[b'k'; 53]).as_bytes().len(), MAX_WIRE_KEY_LEN);
+        assert!(keyspace(&name, &name).counter(&"é".repeat(300)).as_bytes().len() <= MAX_WIRE_KEY_LEN);
     }
 
     #[test]
