@@ -1,6 +1,10 @@
 //! A sharded in-process cache with soft and hard deadlines, groups, and an optional second tier in memcached.
 
 #[cfg(feature = "tiered")]
+mod broadcast;
+#[cfg(all(test, feature = "tiered"))]
+mod golden;
+#[cfg(feature = "tiered")]
 mod remote;
 
 #[cfg(feature = "tiered")]

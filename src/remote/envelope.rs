@@ -288,13 +288,11 @@ fn checksum(bytes: &[u8]) -> Result<u32, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::super::codec::RawBytes;
     use super::*;
+    use crate::golden::assert_golden;
 
     const FINGERPRINT: u64 = 0x0123_4567_89AB_CDEF;
 
@@ -480,19 +478,6 @@ mod tests {
         assert_eq!(load_cost_us(Some(Duration::ZERO)), 1);
         assert_eq!(load_cost_us(Some(Duration::from_nanos(2_999))), 2);
         assert_eq!(load_cost_us(Some(Duration::MAX)), u32::MAX);
-    }
-
-    /// Compares `encoded` with the file of that name, byte for byte: other processes and later builds read these bytes.
-    ///
-    /// `LARDER_BLESS=1 cargo test --all-features` writes files that are missing. It never changes one: a new format is a
-    /// new version, with files of its own.
-    fn assert_golden(name: &str, encoded: &[u8]) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-        if std::env::var_os("LARDER_BLESS").is_some_and(|bless| bless == "1") && !path.exists() {
-            fs::write(&path, encoded).unwrap();
-        }
-        let golden = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; see LARDER_BLESS", path.display()));
-        assert!(encoded == golden, "{name} reads\n{}\nnow\n{}", golden.escape_ascii(), encoded.escape_ascii());
     }
 
     #[test]

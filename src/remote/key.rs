@@ -44,8 +44,9 @@ const ESCAPE: u8 = b'%';
 /// | `Uuid` | hyphenated, lower case |
 /// | tuples | their parts joined by `:`; in all but the last part `%` becomes `%25`, and `:` becomes `%3A` |
 ///
-/// The keyspace writes an encoding as it is where it is printable ASCII without spaces and short, and as a digest
-/// otherwise, so an encoding may be of any length and hold any byte.
+/// The item is then called `<namespace>:<version>:v:<cache>:` and the encoding, as it is where it is printable ASCII
+/// without spaces and short enough for memcached, otherwise as its digest. So an encoding may be of any length and hold any
+/// byte.
 ///
 /// # Examples
 /// ```

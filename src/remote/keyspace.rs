@@ -30,8 +30,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 use super::error::{RemoteError, RemoteErrorKind};
 use super::key::{MAX_WIRE_KEY_LEN, WireKey};
 
-/// The group that every entry of a namespace belongs to. No group hash is ever compared with a name, so nothing but a
-/// collision makes a named group this one, and then clearing either clears both.
+/// The group that every entry of a namespace belongs to. A named group is this one only if its hash happens to be 0, and
+/// then clearing either clears both.
 pub(crate) const ROOT_GROUP: u64 = 0;
 
 /// Longer names of namespaces, versions and caches would leave no room for a digest.

@@ -21,6 +21,8 @@ pub(crate) enum DecodeError {
     UnknownVersion(u8),
     /// Flags are set that this build does not know.
     UnknownFlags(u8),
+    /// They speak of something that this build does not know.
+    UnknownKind(u8),
     /// What is reserved is not zero.
     ReservedBits,
     /// A length is above its cap.
@@ -44,6 +46,7 @@ impl fmt::Display for DecodeError {
             DecodeError::UnknownMagic => f.write_str("the bytes begin with a foreign magic number"),
             DecodeError::UnknownVersion(version) => write!(f, "format version {version} is unknown"),
             DecodeError::UnknownFlags(flags) => write!(f, "flags {flags:#04x} are unknown"),
+            DecodeError::UnknownKind(kind) => write!(f, "entries of kind {kind} are unknown"),
             DecodeError::ReservedBits => f.write_str("reserved bytes are not zero"),
             DecodeError::TooLong => f.write_str("a length is above its cap"),
             DecodeError::ChecksumMismatch => f.write_str("the checksum does not match"),

@@ -9,7 +9,8 @@ use super::{Codec, CodecError, CodecId};
 /// Writes every type that serde can write and read, in the compact [postcard](https://postcard.jamesmunns.com) format.
 ///
 /// The format holds neither names nor types: a type that gains, loses or reorders fields needs another version of the
-/// namespace. `#[serde(untagged)]`, `#[serde(flatten)]` and internally tagged enums do not work in it.
+/// namespace. `#[serde(untagged)]`, `#[serde(flatten)]` and internally tagged enums do not work in it. Values in an `Arc`
+/// need serde's feature `rc`.
 ///
 /// # Limits
 /// What comes from the store is untrusted, and what postcard and serde leave open is closed here:
