@@ -20,6 +20,10 @@ mod store;
 mod sync;
 
 #[cfg(feature = "tiered")]
+mod broadcast;
+#[cfg(all(test, feature = "tiered"))]
+mod golden;
+#[cfg(feature = "tiered")]
 mod remote;
 
 pub use batch::Batch;
@@ -38,7 +42,11 @@ pub use stats::{RemovalCause, Stats};
 
 #[cfg(feature = "tiered")]
 pub use remote::{
+    codec::{Codec, CodecError, CodecId, RawBytes},
     error::{RemoteError, RemoteErrorKind},
-    key::WireKey,
+    key::{RemoteKey, WireKey},
     tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
 };
+
+#[cfg(feature = "serde")]
+pub use remote::codec::Postcard;
