@@ -102,7 +102,8 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     /// The fill is judged by the moment the claim was taken, also for groups that are named only here.
     pub fn fill_with(mut self, value: V, options: EntryOptions) -> Fill<V> {
         let spec = options.resolve(&self.store.settings.groups);
-        self.store_value(value, spec, Duration::ZERO)
+        let entry = self.entry(value, spec, Duration::ZERO);
+        self.commit(entry)
     }
 
     /// Runs `loader` on this thread, stores what it returns, and returns it.
@@ -190,6 +191,17 @@ impl<K: Eq, V: Clone> Claim<K, V> {
 
     /// Ends a load that brought a value: stores it as the loader said, and returns it.
     pub(crate) fn succeed(mut self, value: V, took: Duration) -> V {
+        let (entry, store) = self.prepare(value.clone(), took);
+        if store {
+            let _ = self.commit(entry);
+        } else {
+            self.refuse(&entry);
+        }
+        value
+    }
+
+    /// Makes the entry that a load has brought, as the loader said, and returns it with whether it is to be stored.
+    pub(crate) fn prepare(&mut self, value: V, took: Duration) -> (Arc<Entry<K, V>>, bool) {
         self.loading = false;
         let verdict = self.flight.draft.close();
         let mut spec = verdict.spec;
@@ -199,14 +211,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
             }
             spec.weight = spec.weight.or(Some(stale.meta.weight));
         }
-        if verdict.store {
-            let _ = self.store_value(value.clone(), spec, took);
-        } else {
-            let fenced = self.store.is_fenced(&self.flight) || spec.groups.moved_since(self.flight.born);
-            let outcome = Outcome::Loaded { value: value.clone(), fenced };
-            self.land(outcome);
-        }
-        value
+        (self.entry(value, spec, took), verdict.store)
     }
 
     /// Ends a load that failed. A stale value answers for it where the cache was built so.
@@ -227,29 +232,42 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         fallback.ok_or_else(|| LoadError::shared(error))
     }
 
-    /// Stores a value under this claim, and lets it land.
-    fn store_value(&mut self, value: V, spec: Spec, cost: Duration) -> Fill<V> {
-        let Some(key) = self.key.take() else { return Fill::Fenced(value) };
-        let entry = self.store.entry(self.flight.hash, key, value, self.flight.born, spec, cost);
+    /// Makes an entry of a value for this claim's key, which is used up.
+    pub(crate) fn entry(&mut self, value: V, spec: Spec, cost: Duration) -> Arc<Entry<K, V>> {
+        let key = self.key.take().expect("a claim is filled once");
+        self.store.entry(self.flight.hash, key, value, self.flight.born, spec, cost)
+    }
+
+    /// Stores an entry under this claim, and lets it land.
+    pub(crate) fn commit(mut self, entry: Arc<Entry<K, V>>) -> Fill<V> {
         let admitted = self.store.admit(&entry, &Terms::IfStands(&self.flight));
         let fenced = admitted == Err(Refusal::Unmet);
         if fenced {
             bump(&self.store.counters().fences);
         }
-        if admitted.is_err() {
-            self.store.retract(&self.flight);
-        }
-        // Nobody joins any more, so that the copy for those who did is made only if there are any.
-        let awaited = self.flight.is_awaited();
-        let outcome = if awaited { Outcome::Loaded { value: entry.value.clone(), fenced } } else { Outcome::Abandoned };
-        self.landed = true;
-        self.flight.land(outcome);
+        self.land_with(&entry, fenced);
         let Err(refusal) = admitted else { return Fill::Stored };
         let value = Arc::into_inner(entry).expect("an entry that was not stored is nobody else's").value;
         match refusal {
             Refusal::Unmet => Fill::Fenced(value),
             Refusal::Rejected(_) => Fill::Rejected(value),
         }
+    }
+
+    /// Ends the claim without storing the entry that was made for it: those who wait get its value all the same, unless it
+    /// was invalidated before they came.
+    pub(crate) fn refuse(mut self, entry: &Entry<K, V>) {
+        let fenced = self.store.is_fenced(&self.flight) || entry.meta.groups.moved_since(self.flight.born);
+        self.land_with(entry, fenced);
+    }
+
+    fn land_with(&mut self, entry: &Entry<K, V>, fenced: bool) {
+        self.landed = true;
+        self.store.retract(&self.flight);
+        // Nobody joins any more, so that the copy for those who did is made only if there are any.
+        let awaited = self.flight.is_awaited();
+        let outcome = if awaited { Outcome::Loaded { value: entry.value.clone(), fenced } } else { Outcome::Abandoned };
+        self.flight.land(outcome);
     }
 
     fn grace(&self) -> Duration {

@@ -184,7 +184,7 @@ impl Groups {
     /// Returns a new registry without any group.
     #[must_use]
     pub fn new() -> Groups {
-        Groups(Arc::new(Registry::new()))
+        Groups(Arc::new(Registry::new(Naming::ByName(ahash::RandomState::new()))))
     }
 
     /// Makes every entry of `group`, in all caches of this registry, dead.
@@ -192,14 +192,14 @@ impl Groups {
     /// Costs the same whatever the group holds, and whether it is known or not. A load that began before never leaves a
     /// value in the group, even if it names the group only after this call.
     pub fn invalidate(&self, group: &str) {
-        self.0.bump(group, Bump::Kill);
+        self.0.bump(self.0.naming.hash(group), Some(group), Bump::Kill);
     }
 
     /// Makes every entry of `group`, in all caches of this registry, stale: still served, while one caller refreshes each.
     ///
     /// Costs and fences as [`invalidate`](Self::invalidate) does.
     pub fn expire(&self, group: &str) {
-        self.0.bump(group, Bump::Expire);
+        self.0.bump(self.0.naming.hash(group), Some(group), Bump::Expire);
     }
 
     /// Makes every entry of every cache of this registry dead, whatever groups it is in.
@@ -225,7 +225,7 @@ impl Groups {
 
     /// Returns the group called `name`, which comes into being if need be.
     pub(crate) fn intern(&self, name: &str) -> Arc<Group> {
-        self.0.intern(name)
+        self.0.intern(self.0.naming.hash(name), name)
     }
 
     /// Returns the generation that a load which begins now is judged by.
@@ -272,10 +272,64 @@ impl fmt::Debug for Groups {
     }
 }
 
+/// The groups of a registry that knows them by a hash that all processes share, because that is all that a remote value
+/// tells of its groups.
+#[cfg(feature = "tiered")]
+impl Groups {
+    pub(crate) fn by_hash(hash: fn(&str) -> u64) -> Groups {
+        Groups(Arc::new(Registry::new(Naming::ByHash(hash))))
+    }
+
+    pub(crate) fn intern_hash(&self, hash: u64) -> Arc<Group> {
+        self.0.intern(hash, &format!("#{hash:016x}"))
+    }
+
+    pub(crate) fn bump_hash(&self, hash: u64, bump: Bump) {
+        self.0.bump(hash, None, bump);
+    }
+}
+
+#[cfg(feature = "tiered")]
+impl GroupSet {
+    /// Returns the hashes by which a registry made [`by_hash`](Groups::by_hash) knows the groups.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.as_slice().iter().filter_map(|group| group.interned.as_ref()).map(|interned| interned.hash)
+    }
+}
+
+/// How a registry tells groups apart.
+enum Naming {
+    /// By their names; the hash finds them.
+    ByName(ahash::RandomState),
+    /// By the hash of their names alone.
+    #[cfg(feature = "tiered")]
+    ByHash(fn(&str) -> u64),
+}
+
+impl Naming {
+    fn hash(&self, name: &str) -> u64 {
+        match self {
+            Naming::ByName(state) => state.hash_one(name),
+            #[cfg(feature = "tiered")]
+            Naming::ByHash(hash) => hash(name),
+        }
+    }
+
+    /// Returns whether a known group is the one with this hash, and this name where names count.
+    fn is(&self, known: &Name, hash: u64, name: Option<&str>) -> bool {
+        known.hash == hash
+            && match self {
+                Naming::ByName(_) => name == Some(&*known.name),
+                #[cfg(feature = "tiered")]
+                Naming::ByHash(_) => true,
+            }
+    }
+}
+
 struct Registry {
     generation: AtomicU64,
     effective: AtomicU64,
-    hasher: ahash::RandomState,
+    naming: Naming,
     stripes: [Mutex<HashTable<Name>>; STRIPES],
     floors: [Mutex<Floor>; FLOORS],
     roots: Mutex<Vec<Weak<Group>>>,
@@ -297,11 +351,11 @@ struct Floor {
 }
 
 impl Registry {
-    fn new() -> Registry {
+    fn new(naming: Naming) -> Registry {
         Registry {
             generation: AtomicU64::new(1),
             effective: AtomicU64::new(0),
-            hasher: ahash::RandomState::new(),
+            naming,
             stripes: std::array::from_fn(|_| Mutex::new(HashTable::new())),
             floors: std::array::from_fn(|_| Mutex::new(Floor::default())),
             roots: Mutex::new(Vec::new()),
@@ -326,8 +380,7 @@ impl Registry {
         self.effective.fetch_max(generation.0, Ordering::Release);
     }
 
-    fn bump(&self, name: &str, bump: Bump) {
-        let hash = self.hasher.hash_one(name);
+    fn bump(&self, hash: u64, name: Option<&str>, bump: Bump) {
         let generation = self.next_generation();
         // The floor moves whether the group is known or not, and before the look at the names: a group that dies between
         // two looks takes its generations with it, and one that is interned meanwhile starts from the floor.
@@ -339,17 +392,17 @@ impl Registry {
             };
             *moved = (*moved).max(generation.0);
         }
-        let known = self.stripe(hash).lock().find(hash, |known| *known.name == *name).and_then(|n| n.group.upgrade());
-        if let Some(group) = known {
+        let known =
+            self.stripe(hash).lock().find(hash, |known| self.naming.is(known, hash, name)).map(|n| n.group.clone());
+        if let Some(group) = known.and_then(|group| group.upgrade()) {
             group.raise(bump, generation);
             self.mark_effective(generation);
         }
     }
 
-    fn intern(self: &Arc<Self>, name: &str) -> Arc<Group> {
-        let hash = self.hasher.hash_one(name);
+    fn intern(self: &Arc<Self>, hash: u64, name: &str) -> Arc<Group> {
         let mut names = self.stripe(hash).lock();
-        if let Some(known) = names.find_mut(hash, |known| *known.name == *name) {
+        if let Some(known) = names.find_mut(hash, |known| self.naming.is(known, hash, Some(name))) {
             if let Some(group) = known.group.upgrade() {
                 return group;
             }

@@ -110,7 +110,16 @@ pub(crate) struct Spec {
 pub(crate) enum Lifetime {
     Never,
     HardOnly(Duration),
-    Both { soft: Option<Duration>, hard: Option<Duration> },
+    Both {
+        soft: Option<Duration>,
+        hard: Option<Duration>,
+    },
+    /// What is left of deadlines that were set elsewhere: neither defaults nor jitter apply. `None` is never.
+    #[cfg(feature = "tiered")]
+    Left {
+        soft: Option<Duration>,
+        hard: Option<Duration>,
+    },
 }
 
 impl Default for Lifetime {
@@ -134,6 +143,8 @@ impl Lifetime {
             Lifetime::Never => None,
             Lifetime::HardOnly(hard) => Some(hard),
             Lifetime::Both { hard, .. } => hard,
+            #[cfg(feature = "tiered")]
+            Lifetime::Left { hard, .. } => hard,
         }
     }
 }
@@ -153,17 +164,19 @@ pub(crate) struct DefaultLifetime {
 impl DefaultLifetime {
     /// Returns the soft and the hard deadline of a value stored `now`, the soft one never the later.
     pub(crate) fn deadlines(&self, own: Lifetime, now: Timestamp) -> (Deadline, Deadline) {
-        let (soft, hard) = match own {
-            Lifetime::Never => (None, None),
-            Lifetime::HardOnly(hard) => (None, Some(hard)),
+        let (soft, hard, jitter) = match own {
+            Lifetime::Never => (None, None, 0.0),
+            Lifetime::HardOnly(hard) => (None, Some(hard), self.jitter),
             Lifetime::Both { soft: Some(soft), hard: None } => {
-                (Some(soft), Some(soft.saturating_mul(self.hard_factor)))
+                (Some(soft), Some(soft.saturating_mul(self.hard_factor)), self.jitter)
             }
-            Lifetime::Both { soft, hard } => (soft.or(self.soft), hard.or(self.hard)),
+            Lifetime::Both { soft, hard } => (soft.or(self.soft), hard.or(self.hard), self.jitter),
+            #[cfg(feature = "tiered")]
+            Lifetime::Left { soft, hard } => (soft, hard, 0.0),
         };
         // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
         // so that their proportion stays.
-        let kept = if self.jitter > 0.0 { 1.0 - self.jitter * fastrand::f64() } else { 1.0 };
+        let kept = if jitter > 0.0 { 1.0 - jitter * fastrand::f64() } else { 1.0 };
         let deadline =
             |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, shorten(ttl, kept)));
         let (soft, hard) = (deadline(soft), deadline(hard));
