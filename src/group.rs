@@ -43,7 +43,7 @@ struct Interned {
 }
 
 /// How a bump changes the entries of its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Bump {
     /// They are dead.
     Kill,

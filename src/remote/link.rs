@@ -1,0 +1,247 @@
+//! What the caches of one namespace share of the remote tier: the way to it, the truth about groups, and what this process
+//! still owes it.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::debt::{Debt, Debts, Subject};
+use super::envelope::GroupTokens;
+use super::error::{RemoteError, RemoteErrorKind};
+use super::key::WireKey;
+use super::keyspace::Keyspace;
+use super::tier::{Action, Command, Expiry, RemoteTier, Reply, Route, SetMode};
+use crate::group::Bump;
+use crate::sync::Mutex;
+
+/// How often a token that is neither there nor can be added is asked for, before the store counts as broken.
+const TOKEN_ATTEMPTS: usize = 3;
+
+/// The way to the remote tier.
+pub(crate) struct Link {
+    tier: Box<dyn RemoteTier>,
+    timeout: Duration,
+    pub(crate) keys: Keyspace,
+    debts: Mutex<Debts>,
+}
+
+impl Link {
+    pub(crate) fn new(tier: Box<dyn RemoteTier>, timeout: Duration, keys: Keyspace) -> Link {
+        Link { tier, timeout, keys, debts: Mutex::default() }
+    }
+
+    /// Runs `commands`, and with them whatever this process still owes the store.
+    ///
+    /// Debts go first: a read in the same batch already sees them paid.
+    pub(crate) fn run(&self, commands: &[Command<'_>]) -> Vec<Result<Reply, RemoteError>> {
+        let due = self.debts.lock().due();
+        if due.is_empty() {
+            return self.tier.run(commands, self.timeout);
+        }
+        // Every send has a token of its own: two sends that are carried out late and in another order must not make an old
+        // token valid again.
+        let payments: Vec<_> = due.iter().map(|debt| (self.item_of(&debt.subject), new_token())).collect();
+        let mut batch: Vec<_> =
+            due.iter().zip(&payments).map(|(debt, (key, token))| payment(&debt.subject, key, token)).collect();
+        batch.extend_from_slice(commands);
+        let mut replies = self.tier.run(&batch, self.timeout);
+        let answers = replies.split_off(due.len().min(replies.len()));
+        let mut debts = self.debts.lock();
+        for (debt, reply) in due.iter().zip(&replies) {
+            if matches!(reply, Ok(Reply::Done | Reply::Miss)) {
+                debts.settle(debt);
+            }
+        }
+        answers
+    }
+
+    /// Runs one command.
+    pub(crate) fn run_one(&self, key: &WireKey, route: Route, action: Action<'_>) -> Result<Reply, RemoteError> {
+        let reply = self.run(&[Command { key, route, action }]).pop();
+        reply.unwrap_or_else(|| Err(RemoteError::new(RemoteErrorKind::Protocol, "the store left a command unanswered")))
+    }
+
+    /// Tries to pay what is owed, and returns whether `debt` is.
+    pub(crate) fn pay(&self, debt: &Debt) -> bool {
+        self.is_settled(debt) || {
+            self.run(&[]);
+            self.is_settled(debt)
+        }
+    }
+
+    pub(crate) fn is_settled(&self, debt: &Debt) -> bool {
+        self.debts.lock().is_settled(debt)
+    }
+
+    /// Returns how many deletions and bumps this process owes the store.
+    pub(crate) fn owed(&self) -> usize {
+        self.debts.lock().len()
+    }
+
+    /// Returns whether the item of `key` is still to be deleted, so that what it holds counts for nothing.
+    pub(crate) fn owes_item(&self, key: &WireKey) -> bool {
+        self.debts.lock().owes_item(key)
+    }
+
+    /// Returns whether the group is still to be bumped, so that values of it count for nothing, or as stale.
+    pub(crate) fn owes_group(&self, group_hash: u64, bump: Bump) -> bool {
+        self.debts.lock().owes_group(group_hash, bump)
+    }
+
+    /// Notes that the store has yet to do what the local tier has done.
+    pub(crate) fn owe(&self, subject: Subject) -> Debt {
+        self.debts.lock().owe(subject)
+    }
+
+    /// Gives a group a new token. Values with the old one are dead or stale to whoever asks from then on.
+    ///
+    /// # Errors
+    /// Why the store did not take it, and what is owed to it now.
+    pub(crate) fn bump(&self, group_hash: u64, bump: Bump) -> Result<(), (RemoteError, Debt)> {
+        let token = new_token();
+        match self.run_one(&self.token_key(group_hash, bump), Route::Control, set_token(&token, SetMode::Always)) {
+            Ok(Reply::Done) => Ok(()),
+            other => {
+                let error = other.err().unwrap_or_else(|| unexpected("to a group's new token"));
+                Err((error, self.owe(Subject::Group(group_hash, bump))))
+            }
+        }
+    }
+
+    /// Deletes an item.
+    ///
+    /// # Errors
+    /// Why the store did not, and what is owed to it now.
+    pub(crate) fn delete(&self, key: &WireKey) -> Result<(), (RemoteError, Debt)> {
+        match self.run_one(key, Route::ByKey, Action::Delete { cas: None }) {
+            Ok(Reply::Done | Reply::Miss) => Ok(()),
+            other => {
+                let error = other.err().unwrap_or_else(|| unexpected("to a deletion"));
+                Err((error, self.owe(Subject::Item(key.clone()))))
+            }
+        }
+    }
+
+    /// Reads the tokens of groups, and gives one to those that have none.
+    ///
+    /// # Errors
+    /// Any failure to reach the store: a value must not be stored without the tokens of all its groups.
+    pub(crate) fn tokens_for_store(&self, groups: &[u64]) -> Result<Vec<GroupTokens>, RemoteError> {
+        let keys = self.token_keys(groups);
+        let mut tokens = vec![None; keys.len()];
+        for _ in 0..TOKEN_ATTEMPTS {
+            self.read_tokens(&keys, &mut tokens)?;
+            let missing: Vec<usize> = (0..keys.len()).filter(|&at| tokens[at].is_none()).collect();
+            if missing.is_empty() {
+                break;
+            }
+            // A token that is missing was never there or was lost; either way values that recorded another are dead. Of
+            // several processes that add one, the first succeeds, and the others read what it added.
+            let fresh: Vec<_> = missing.iter().map(|_| new_token()).collect();
+            let add = |(&at, token)| Command {
+                key: &keys[at],
+                route: Route::Control,
+                action: set_token(token, SetMode::Add),
+            };
+            let adds: Vec<_> = missing.iter().zip(&fresh).map(add).collect();
+            for ((&at, token), reply) in missing.iter().zip(&fresh).zip(self.run(&adds)) {
+                if reply? == Reply::Done {
+                    tokens[at] = Some(u64::from_le_bytes(*token));
+                }
+            }
+        }
+        let mut pairs = tokens.chunks_exact(2);
+        let both = |group_hash: &u64| match pairs.next() {
+            Some(&[Some(hard), Some(soft)]) => Ok(GroupTokens { group_hash: *group_hash, hard, soft }),
+            _ => Err(unexpected("to a group's token, which is neither there nor can be added")),
+        };
+        groups.iter().map(both).collect()
+    }
+
+    /// Reads the tokens of groups as they are; `None` for one that is missing.
+    ///
+    /// # Errors
+    /// Any failure to reach the store.
+    pub(crate) fn tokens(&self, groups: &[u64]) -> Result<Vec<Tokens>, RemoteError> {
+        let keys = self.token_keys(groups);
+        let mut tokens = vec![None; keys.len()];
+        self.read_tokens(&keys, &mut tokens)?;
+        Ok(tokens.chunks_exact(2).map(|pair| Tokens { hard: pair[0], soft: pair[1] }).collect())
+    }
+
+    /// Fills in the tokens that are still `None`, where the store has them.
+    fn read_tokens(&self, keys: &[WireKey], tokens: &mut [Option<u64>]) -> Result<(), RemoteError> {
+        let unknown: Vec<usize> = (0..keys.len()).filter(|&at| tokens[at].is_none()).collect();
+        let gets: Vec<_> = unknown.iter().map(|&at| get(&keys[at], Route::Control)).collect();
+        for (&at, reply) in unknown.iter().zip(self.run(&gets)) {
+            tokens[at] = match reply? {
+                Reply::Hit(item) => item.value.try_into().ok().map(u64::from_le_bytes),
+                _ => None,
+            };
+        }
+        Ok(())
+    }
+
+    fn token_keys(&self, groups: &[u64]) -> Vec<WireKey> {
+        groups.iter().flat_map(|&group| [Bump::Kill, Bump::Expire].map(|bump| self.token_key(group, bump))).collect()
+    }
+
+    fn item_of(&self, subject: &Subject) -> WireKey {
+        match subject {
+            Subject::Item(key) => key.clone(),
+            Subject::Group(group_hash, bump) => self.token_key(*group_hash, *bump),
+        }
+    }
+
+    fn token_key(&self, group_hash: u64, bump: Bump) -> WireKey {
+        match bump {
+            Bump::Kill => self.keys.group_hard(group_hash),
+            Bump::Expire => self.keys.group_soft(group_hash),
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("keys", &self.keys)
+            .field("timeout", &self.timeout)
+            .field("owed", &self.owed())
+            .finish()
+    }
+}
+
+/// The tokens of one group at present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) hard: Option<u64>,
+    pub(crate) soft: Option<u64>,
+}
+
+/// Returns the command that reads a whole item.
+pub(crate) fn get(key: &WireKey, route: Route) -> Command<'_> {
+    Command { key, route, action: Action::Get { value: true, lease: None, touch: None } }
+}
+
+/// Returns the command that pays a debt.
+fn payment<'a>(subject: &Subject, key: &'a WireKey, token: &'a [u8; 8]) -> Command<'a> {
+    match subject {
+        Subject::Item(_) => Command { key, route: Route::ByKey, action: Action::Delete { cas: None } },
+        Subject::Group(..) => Command { key, route: Route::Control, action: set_token(token, SetMode::Always) },
+    }
+}
+
+fn set_token(token: &[u8; 8], mode: SetMode) -> Action<'_> {
+    Action::Set { value: token, expiry: Expiry::Never, mode, cas: None }
+}
+
+/// Returns 64 random bits. Tokens are never counters, which a restart would start again, nor times.
+fn new_token() -> [u8; 8] {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    // The version and variant bits of a uuid are fixed, in different places of its halves.
+    (high ^ low.rotate_left(32)).to_le_bytes()
+}
+
+pub(crate) fn unexpected(to_what: &str) -> RemoteError {
+    RemoteError::new(RemoteErrorKind::Protocol, format!("the store gave an answer that makes no sense {to_what}"))
+}
