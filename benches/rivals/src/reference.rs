@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 pub(crate) trait Ranking {
     const NAME: &'static str;
 
-    /// The rank of an entry that was accessed so often since it was inserted, its insertion included.
+    /// The rank of a key that was accessed so often, its latest access included.
     fn rank(accesses: u64) -> u64;
 }
 
 /// The least recently used goes.
 pub(crate) struct Lru;
 
-/// The least frequently used goes, counted since its insertion: an evicted entry's past is forgotten.
+/// The least frequently used goes, counted over all of the past: what sketches of frequency approximate, without their
+/// forgetting. (Counting from zero after each insertion does much worse: newcomers evict one another.)
 pub(crate) struct Lfu;
 
 impl Ranking for Lru {
@@ -34,32 +35,27 @@ impl Ranking for Lfu {
 
 /// How many of `accesses`, each below `distinct`, hit in a cache of `capacity` entries.
 pub(crate) fn hits<R: Ranking>(accesses: &[u32], distinct: usize, capacity: usize) -> usize {
-    #[derive(Clone, Copy)]
-    struct Entry {
+    #[derive(Clone, Default)]
+    struct Past {
         accesses: u64,
         last: usize,
+        resident: bool,
     }
-    let mut entries: Vec<Option<Entry>> = vec![None; distinct];
+    let mut pasts = vec![Past::default(); distinct];
     let mut order: BTreeSet<(u64, usize, u32)> = BTreeSet::new();
     let mut hits = 0;
     for (now, &key) in accesses.iter().enumerate() {
-        let seen = match entries[key as usize] {
-            Some(Entry { accesses, last }) => {
-                hits += 1;
-                order.remove(&(R::rank(accesses), last, key));
-                accesses
-            }
-            None => {
-                if order.len() == capacity {
-                    let (_, _, victim) = order.pop_first().expect("a full cache holds an entry");
-                    entries[victim as usize] = None;
-                }
-                0
-            }
-        };
-        let entry = Entry { accesses: seen + 1, last: now };
-        order.insert((R::rank(entry.accesses), now, key));
-        entries[key as usize] = Some(entry);
+        let past = &pasts[key as usize];
+        if past.resident {
+            hits += 1;
+            order.remove(&(R::rank(past.accesses), past.last, key));
+        } else if order.len() == capacity {
+            let (_, _, victim) = order.pop_first().expect("a full cache holds an entry");
+            pasts[victim as usize].resident = false;
+        }
+        let past = &mut pasts[key as usize];
+        *past = Past { accesses: past.accesses + 1, last: now, resident: true };
+        order.insert((R::rank(past.accesses), now, key));
     }
     hits
 }
@@ -91,6 +87,12 @@ mod tests {
         // 0 and 1 were used once each: 0, the older, goes for 2.
         assert_eq!(hits::<Lfu>(&[0, 1, 2, 1], 3, 2), 1);
         assert_eq!(hits::<Lfu>(&[0, 1, 2, 0], 3, 2), 0);
+    }
+
+    #[test]
+    fn lfu_remembers_the_evicted() {
+        // 0 goes for 2 with two accesses, and with three of them outlasts 1.
+        assert_eq!(hits::<Lfu>(&[0, 0, 1, 1, 1, 2, 0, 3, 0], 4, 2), 4);
     }
 
     #[test]
