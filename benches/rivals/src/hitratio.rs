@@ -1,8 +1,13 @@
 //! What share of a trace's accesses hits, beside textbook policies and the optimum.
 //!
-//! Every access is a `get`, and an `insert` where it missed, on one thread. A cache that puts inserts off is settled
-//! after each of them: otherwise it would hold more than its capacity until it evicts, which in a cache of 64 entries may
-//! be several times as much. Reads stay buffered as they are for its users.
+//! Every access is a `get`, and an `insert` where it missed, on one thread.
+//!
+//! A cache that puts the work of inserts off holds more than its capacity meanwhile, and where the capacity is 64 entries,
+//! up to twice as much. So such a cache takes part twice: as its users run it, and settled after every insert. The
+//! difference is large: on seven recorded traces moka's mean is 48 % in the first way and 43 % in the second. Only a part
+//! of it is the additional room, for it shows with 18,688 entries too; an entry that waits can also be hit before it is
+//! judged. Whoever held noticeably more than the capacity has its hit ratio shown, but is not a rival to be beaten in that
+//! cell.
 //!
 //! Some contestants seed their hashes at random, so that the last digit may differ from run to run.
 
@@ -12,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     belady,
-    contestants::{Contestant, Enlist, Key, every_cache, fresh_value},
+    contestants::{Contestant, Enlist, Key, every_policy, fresh_value},
     reference::{self, Lfu, Lru, Ranking},
     report::Section,
     table::Table,
@@ -22,6 +27,8 @@ use crate::{
 /// Cache sizes as shares of the distinct keys.
 const SIZES: [f64; 3] = [0.001, 0.01, 0.1];
 const SMALLEST: usize = 64;
+/// A prime, so as not to fall in with the period of any cache's maintenance.
+const INSPECT_EVERY: usize = 1_009;
 const OPTIMUM: &str = "optimum";
 
 /// What one policy achieved in one cell.
@@ -29,8 +36,15 @@ const OPTIMUM: &str = "optimum";
 struct Outcome {
     name: &'static str,
     hit_ratio: f64,
-    /// Entries held at the end, where the policy is a cache and not a simulation.
-    resident: Option<usize>,
+    /// The most entries that it was seen to hold.
+    most_held: usize,
+}
+
+impl Outcome {
+    /// Whether it got along with its capacity, but for what shards round up.
+    fn kept_within(&self, capacity: usize) -> bool {
+        self.most_held <= capacity + capacity / 16
+    }
 }
 
 /// One trace with one cache size.
@@ -67,11 +81,11 @@ fn capacities(distinct: usize) -> BTreeSet<usize> {
 }
 
 fn replay_cell(trace: &Trace, capacity: usize) -> Cell {
-    let mut outcomes = every_cache(&Replay { trace, capacity });
+    let mut outcomes = every_policy(&Replay { trace, capacity });
     outcomes.push(simulate::<Lru>(trace, capacity));
     outcomes.push(simulate::<Lfu>(trace, capacity));
     let hits = belady::optimal_hits(&trace.accesses, trace.distinct, capacity);
-    outcomes.push(Outcome { name: OPTIMUM, hit_ratio: share(hits, trace), resident: None });
+    outcomes.push(Outcome { name: OPTIMUM, hit_ratio: share(hits, trace), most_held: capacity });
     Cell { trace: trace.name.clone(), capacity, outcomes }
 }
 
@@ -87,22 +101,25 @@ impl Enlist for Replay<'_> {
         let cache = C::new(self.capacity);
         let value = fresh_value();
         let mut hits = 0;
-        for &number in &self.trace.accesses {
+        let mut most_held = 0;
+        for (time, &number) in self.trace.accesses.iter().enumerate() {
             let key = Key::from(number);
             if cache.get(key).is_some() {
                 hits += 1;
             } else {
                 cache.insert(key, value.clone());
-                cache.settle();
+            }
+            if time % INSPECT_EVERY == 0 {
+                most_held = most_held.max(cache.resident());
             }
         }
-        Outcome { name: C::NAME, hit_ratio: share(hits, self.trace), resident: Some(cache.resident()) }
+        Outcome { name: C::NAME, hit_ratio: share(hits, self.trace), most_held }
     }
 }
 
 fn simulate<R: Ranking>(trace: &Trace, capacity: usize) -> Outcome {
     let hits = reference::hits::<R>(&trace.accesses, trace.distinct, capacity);
-    Outcome { name: R::NAME, hit_ratio: share(hits, trace), resident: None }
+    Outcome { name: R::NAME, hit_ratio: share(hits, trace), most_held: capacity }
 }
 
 fn share(hits: usize, trace: &Trace) -> f64 {
@@ -114,9 +131,10 @@ impl Cell {
         self.outcomes.iter().find(|outcome| outcome.name == name).map(|outcome| outcome.hit_ratio)
     }
 
-    /// The best of those that do not know the future, `subject` itself left out.
+    /// The best of those that kept within the capacity and do not know the future, `subject` itself left out.
     fn best_rival(&self, subject: &str) -> Option<&Outcome> {
         let rivals = self.outcomes.iter().filter(|outcome| ![subject, OPTIMUM].contains(&outcome.name));
+        let rivals = rivals.filter(|outcome| outcome.kept_within(self.capacity));
         rivals.max_by(|a, b| a.hit_ratio.total_cmp(&b.hit_ratio))
     }
 }
@@ -183,10 +201,8 @@ impl Section for TraceResult {
         for Cell { capacity, outcomes, .. } in &self.cells {
             let ratios = outcomes.iter().map(|outcome| format!("{:.2}", 100.0 * outcome.hit_ratio));
             table.row([capacity.to_string()].into_iter().chain(ratios));
-            for Outcome { name, resident, .. } in outcomes {
-                if let Some(resident) = resident.filter(|resident| resident > capacity) {
-                    overfull.push(format!("  {name} held {resident} entries where {capacity} are allowed\n"));
-                }
+            for Outcome { name, most_held, .. } in outcomes.iter().filter(|outcome| !outcome.kept_within(*capacity)) {
+                overfull.push(format!("  {name} held up to {most_held} entries where {capacity} are allowed\n"));
             }
         }
         let Self { trace, requests, distinct, .. } = self;
@@ -196,8 +212,13 @@ impl Section for TraceResult {
     fn json(&self) -> Value {
         let cell = |cell: &Cell| {
             let outcome = |outcome: &Outcome| {
-                let Outcome { name, hit_ratio, resident } = outcome;
-                json!({ "name": name, "hit_ratio": hit_ratio, "resident": resident })
+                let Outcome { name, hit_ratio, most_held } = outcome;
+                json!({
+                    "name": name,
+                    "hit_ratio": hit_ratio,
+                    "most_held": most_held,
+                    "kept_within_capacity": outcome.kept_within(cell.capacity),
+                })
             };
             json!({
                 "capacity": cell.capacity,
@@ -239,7 +260,8 @@ mod tests {
     use super::*;
 
     fn cell(trace: &str, ratios: &[(&'static str, f64)]) -> Cell {
-        let outcomes = ratios.iter().map(|&(name, hit_ratio)| Outcome { name, hit_ratio, resident: None }).collect();
+        let outcomes =
+            ratios.iter().map(|&(name, hit_ratio)| Outcome { name, hit_ratio, most_held: SMALLEST }).collect();
         Cell { trace: trace.to_owned(), capacity: SMALLEST, outcomes }
     }
 
@@ -260,13 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn more_room_is_no_better_policy() {
+        let mut cell = cell("t", &[("us", 0.5), ("roomy", 0.9), ("a", 0.6)]);
+        cell.outcomes[1].most_held = 2 * SMALLEST;
+        assert_eq!(cell.best_rival("us").unwrap().name, "a");
+    }
+
+    #[test]
     fn nobody_beats_the_optimum() {
         let trace = Trace::synthetic(30_000, 1);
         for cell in replay(&trace).cells {
             let optimum = cell.of(OPTIMUM).unwrap();
             for outcome in &cell.outcomes {
-                let honest = outcome.resident.is_none_or(|resident| resident <= cell.capacity);
-                assert!(outcome.hit_ratio <= optimum || !honest, "{} with {} entries", outcome.name, cell.capacity);
+                let more_room = outcome.most_held > cell.capacity;
+                assert!(outcome.hit_ratio <= optimum || more_room, "{} with {} entries", outcome.name, cell.capacity);
             }
         }
     }

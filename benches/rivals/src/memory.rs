@@ -47,8 +47,8 @@ impl Enlist for Fill {
         let fill = |cache: &C, numbers: std::ops::Range<usize>| {
             for number in numbers {
                 cache.insert(scatter(number as u64), value.clone());
-                cache.settle();
             }
+            cache.settle();
         };
         let (cache, empty) = growth_during(|| C::new(self.population));
         let ((), filling) = growth_during(|| fill(&cache, 0..self.population));

@@ -40,7 +40,7 @@ pub(crate) trait Contestant: Send + Sync + 'static {
     /// Carries out what earlier calls have put off, so that the cache stands as if they had done their work at once.
     fn settle(&self) {}
 
-    /// How many entries the cache holds.
+    /// How many entries the cache holds, those included that its own count leaves out. May walk through all of them.
     fn resident(&self) -> usize;
 }
 
@@ -69,6 +69,13 @@ pub(crate) fn every_lookup<E: Enlist>(event: &E) -> Vec<E::Entry> {
     let mut entries = every_cache(event);
     #[cfg(feature = "larder")]
     entries.push(event.enlist::<larder::LarderWith>());
+    entries
+}
+
+/// One entry per policy, where a cache's depends on how it is driven.
+pub(crate) fn every_policy<E: Enlist>(event: &E) -> Vec<E::Entry> {
+    let mut entries = every_cache(event);
+    entries.insert(2, event.enlist::<moka::MokaSettled>());
     entries
 }
 
@@ -111,6 +118,7 @@ mod tests {
             }
         }
         every_lookup(&Check(FillAndRead));
+        every_policy(&Check(FillAndRead));
     }
 
     #[test]
@@ -128,5 +136,6 @@ mod tests {
             }
         }
         every_lookup(&Check(Overfill));
+        every_policy(&Check(Overfill));
     }
 }
