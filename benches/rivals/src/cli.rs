@@ -24,15 +24,16 @@ Commands:
 Options:
   --trace FILE...   traces, one key a line; .xz is decompressed by `xz`, - is the standard input
   --threads N,...   numbers of threads [default: 1,2,8]
-  --rounds N        rounds in which every contestant runs once [default: 101; all: 21]
+  --instances N     how often every contestant is built anew [default: 41; all: 9]
+  --rounds N        rounds of an instance; in each, every contestant runs once [default: 3]
   --seed N          seed of every random choice of this program [default: 42]
   --brief           a few seconds for everything, to see that it works; the figures mean nothing
   --json FILE       also writes the results there
   -h, --help        this text
 
 Times are the wall time of a round, from the first thread's start to the last one's finish, divided by the operations
-of all threads. Ratios compare contestants within the same round. Of both, the median over all rounds is reported, with
-the 10th and the 90th percentile.";
+of all threads. Ratios compare contestants within the same round. Of both, the median over all rounds of all instances
+is reported, with the 10th and the 90th percentile.";
 
 const DEFAULT_SEED: u64 = 42;
 
@@ -66,12 +67,14 @@ pub(crate) struct Run {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, lexopt::Error> {
     let mut parser = Parser::from_args(arguments);
     let (mut command, mut traces, mut json) = (None, Vec::new(), None);
-    let (mut threads, mut rounds, mut seed, mut brief) = (None, None, DEFAULT_SEED, false);
+    let (mut threads, mut instances, mut rounds) = (None, None, None);
+    let (mut seed, mut brief) = (DEFAULT_SEED, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Value(name) if command.is_none() => command = Some(name.parse_with(parse_command)?),
             Arg::Long("trace") => traces.extend(parser.values()?.map(PathBuf::from)),
             Arg::Long("threads") => threads = Some(parser.value()?.parse_with(parse_threads)?),
+            Arg::Long("instances") => instances = Some(parser.value()?.parse_with(parse_positive)?),
             Arg::Long("rounds") => rounds = Some(parser.value()?.parse_with(parse_positive)?),
             Arg::Long("seed") => seed = parser.value()?.parse()?,
             Arg::Long("brief") => brief = true,
@@ -90,6 +93,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         _ => Effort::thorough(seed),
     };
     effort.threads = threads.unwrap_or(effort.threads);
+    effort.instances = instances.unwrap_or(effort.instances);
     effort.rounds = rounds.unwrap_or(effort.rounds);
     Ok(Invocation::Run(Run { command, traces, json, effort }))
 }
@@ -130,8 +134,8 @@ mod tests {
 
     #[test]
     fn options_override_the_effort() {
-        let run = run("hit --threads 1,4 --rounds 7 --seed 9").unwrap();
-        assert_eq!(run.effort, Effort { threads: vec![1, 4], rounds: 7, ..Effort::thorough(9) });
+        let run = run("hit --threads 1,4 --instances 2 --rounds 7 --seed 9").unwrap();
+        assert_eq!(run.effort, Effort { threads: vec![1, 4], instances: 2, rounds: 7, ..Effort::thorough(9) });
     }
 
     #[test]

@@ -4,8 +4,11 @@
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Effort {
     pub(crate) seed: u64,
-    /// Rounds that are run before any counts.
+    /// How often every contestant is built anew.
+    pub(crate) instances: usize,
+    /// Rounds of an instance that are run before any counts.
     pub(crate) warm_ups: usize,
+    /// Rounds of an instance that count.
     pub(crate) rounds: usize,
     /// Operations of one thread in one round.
     pub(crate) lap: usize,
@@ -21,8 +24,9 @@ impl Effort {
     pub(crate) fn thorough(seed: u64) -> Self {
         Self {
             seed,
-            warm_ups: 5,
-            rounds: 101,
+            instances: 41,
+            warm_ups: 1,
+            rounds: 3,
             lap: 1 << 16,
             threads: vec![1, 2, 8],
             trace_lines: usize::MAX,
@@ -32,14 +36,15 @@ impl Effort {
 
     /// For a first look at everything.
     pub(crate) fn moderate(seed: u64) -> Self {
-        Self { warm_ups: 2, rounds: 21, populations: vec![100_000], ..Self::thorough(seed) }
+        Self { instances: 9, populations: vec![100_000], ..Self::thorough(seed) }
     }
 
     /// To see that everything works; the figures mean nothing.
     pub(crate) fn brief(seed: u64) -> Self {
         Self {
+            instances: 2,
             warm_ups: 1,
-            rounds: 3,
+            rounds: 2,
             lap: 1 << 12,
             threads: vec![1, 2],
             trace_lines: 20_000,

@@ -2,8 +2,12 @@
 //!
 //! A machine that is slow for a while is slow for all contestants, and a ratio taken within a round is hardly moved by
 //! it. The order is drawn anew each round, so that none always inherits the processor's caches of the same predecessor.
+//!
+//! After some rounds every contestant is built anew. Where its memory lies and how its hashes are seeded is luck that lasts
+//! as long as an instance does: one cache entered twice under two names has been seen a third faster than itself in every
+//! round of a run. No number of rounds evens that out, only several instances do.
 
-use crate::random::Random;
+use crate::{effort::Effort, random::Random};
 
 /// One contestant's place in a rotation: calling `round` runs it once.
 pub(crate) struct Lane<T> {
@@ -17,19 +21,24 @@ pub(crate) struct Series<T> {
     pub(crate) rounds: Vec<T>,
 }
 
-/// Runs every lane `warm_ups + rounds` times and returns the results of the latter, in the order of `lanes`.
-pub(crate) fn rotate<T>(lanes: Vec<Lane<T>>, warm_ups: usize, rounds: usize, seed: u64) -> Vec<Series<T>> {
-    let mut random = Random::new(seed);
-    let mut order: Vec<usize> = (0..lanes.len()).collect();
-    let (names, mut runs): (Vec<_>, Vec<_>) = lanes.into_iter().map(|lane| (lane.name, lane.round)).unzip();
-    let mut series: Vec<_> =
-        names.into_iter().map(|name| Series { name, rounds: Vec::with_capacity(rounds) }).collect();
-    for round in 0..warm_ups + rounds {
-        random.shuffle(&mut order);
-        for &lane in &order {
-            let result = runs[lane]();
-            if round >= warm_ups {
-                series[lane].rounds.push(result);
+/// Runs the lanes of `effort.instances` calls of `build`, each of them `effort.warm_ups + effort.rounds` times, and returns
+/// the results of all but the warm-ups, in the order of the lanes.
+pub(crate) fn rotate<T>(effort: &Effort, build: impl Fn() -> Vec<Lane<T>>) -> Vec<Series<T>> {
+    let mut random = Random::new(effort.seed);
+    let mut series: Vec<Series<T>> = Vec::new();
+    for _ in 0..effort.instances {
+        let mut lanes = build();
+        if series.is_empty() {
+            series.extend(lanes.iter().map(|lane| Series { name: lane.name, rounds: Vec::new() }));
+        }
+        let mut order: Vec<usize> = (0..lanes.len()).collect();
+        for round in 0..effort.warm_ups + effort.rounds {
+            random.shuffle(&mut order);
+            for &lane in &order {
+                let result = (lanes[lane].round)();
+                if round >= effort.warm_ups {
+                    series[lane].rounds.push(result);
+                }
             }
         }
     }
@@ -50,8 +59,9 @@ mod tests {
             });
             Lane { name, round }
         };
-        let series = rotate(vec![lane("a", 0), lane("b", 100)], 2, 3, 1);
-        assert_eq!((series[0].name, &series[0].rounds), ("a", &vec![3, 4, 5]));
-        assert_eq!((series[1].name, &series[1].rounds), ("b", &vec![103, 104, 105]));
+        let effort = Effort { instances: 2, warm_ups: 2, rounds: 3, ..Effort::brief(1) };
+        let series = rotate(&effort, || vec![lane("a", 0), lane("b", 100)]);
+        assert_eq!((series[0].name, &series[0].rounds), ("a", &vec![3, 4, 5, 3, 4, 5]));
+        assert_eq!((series[1].name, &series[1].rounds), ("b", &vec![103, 104, 105, 103, 104, 105]));
     }
 }

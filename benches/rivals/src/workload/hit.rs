@@ -29,8 +29,8 @@ pub(crate) fn run(effort: &Effort, mut done: impl FnMut(&Cell)) {
             let mut random = Random::new(effort.seed);
             let crew = Rc::new(Crew::new(threads));
             let laps = Arc::new((0..threads).map(|_| zipf.keys(effort.lap, &mut random)).collect());
-            let lanes = every_lookup(&Hit { population, crew: Rc::clone(&crew), laps });
-            done(&Cell::run("hit", population, &crew, effort, lanes));
+            let hit = Hit { population, crew: Rc::clone(&crew), laps };
+            done(&Cell::run("hit", population, &crew, effort, || every_lookup(&hit)));
         }
     }
 }

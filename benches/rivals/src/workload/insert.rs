@@ -27,8 +27,8 @@ struct Insert {
 pub(crate) fn run(effort: &Effort, mut done: impl FnMut(&Cell)) {
     for &threads in &effort.threads {
         let crew = Rc::new(Crew::new(threads));
-        let lanes = every_cache(&Insert { crew: Rc::clone(&crew), lap: effort.lap });
-        done(&Cell::run("insert", CAPACITY, &crew, effort, lanes));
+        let insert = Insert { crew: Rc::clone(&crew), lap: effort.lap };
+        done(&Cell::run("insert", CAPACITY, &crew, effort, || every_cache(&insert)));
     }
 }
 

@@ -50,9 +50,13 @@ struct HitWhileInserting {
 
 pub(crate) fn run(effort: &Effort, done: impl FnOnce(&Latency)) {
     let keys = Zipf::new(HOT, EXPONENT).keys(effort.lap, &mut Random::new(effort.seed));
-    let mut lanes = every_lookup(&HitWhileInserting { keys: Arc::new(keys) });
-    lanes.push(clock_lane(effort.lap));
-    done(&Latency { samples: effort.lap, series: rotate(lanes, effort.warm_ups, effort.rounds, effort.seed) });
+    let hit = HitWhileInserting { keys: Arc::new(keys) };
+    let series = rotate(effort, || {
+        let mut lanes = every_lookup(&hit);
+        lanes.push(clock_lane(effort.lap));
+        lanes
+    });
+    done(&Latency { samples: effort.lap, series });
 }
 
 impl Enlist for HitWhileInserting {

@@ -25,8 +25,8 @@ pub(crate) fn run(effort: &Effort, mut done: impl FnMut(&Cell)) {
         let mut random = Random::new(effort.seed);
         let crew = Rc::new(Crew::new(threads));
         let laps = Arc::new((0..threads).map(|_| absent_keys(effort.lap, &mut random)).collect());
-        let lanes = every_lookup(&Miss { crew: Rc::clone(&crew), laps });
-        done(&Cell::run("miss", POPULATION, &crew, effort, lanes));
+        let miss = Miss { crew: Rc::clone(&crew), laps };
+        done(&Cell::run("miss", POPULATION, &crew, effort, || every_lookup(&miss)));
     }
 }
 

@@ -23,6 +23,8 @@ use crate::{
 const CAPACITY: usize = 10_000;
 const POPULATION: usize = 10 * CAPACITY;
 const EXPONENT: f64 = 0.9;
+/// Operations before the first round: enough to fill the cache and to show its policy what is popular.
+const WARMING: usize = 20 * CAPACITY;
 /// Laps differ, or rare keys would return with the period of a lap.
 const LAPS: usize = 8;
 
@@ -40,8 +42,8 @@ pub(crate) fn run(effort: &Effort, mut done: impl FnMut(&Cell)) {
         let mut laps_of_a_worker = || (0..LAPS).map(|_| zipf.keys(effort.lap, &mut random)).collect();
         let laps = Arc::new((0..threads).map(|_| laps_of_a_worker()).collect());
         let crew = Rc::new(Crew::new(threads));
-        let lanes = every_cache(&Mixed { crew: Rc::clone(&crew), laps, lap: effort.lap });
-        let cell = Cell::run("mixed", POPULATION, &crew, effort, lanes);
+        let mixed = Mixed { crew: Rc::clone(&crew), laps, lap: effort.lap };
+        let cell = Cell::run("mixed", POPULATION, &crew, effort, || every_cache(&mixed));
         done(&Cell { reports_hit_ratio: true, ..cell });
     }
 }
@@ -51,6 +53,11 @@ impl Enlist for Mixed {
 
     fn enlist<C: Contestant>(&self) -> Self::Entry {
         let cache = C::new(CAPACITY);
+        for &key in self.laps.iter().flatten().flatten().take(WARMING) {
+            if cache.get(key).is_none() {
+                cache.insert(key, fresh_value());
+            }
+        }
         let laps = Arc::clone(&self.laps);
         let rounds: Vec<AtomicUsize> = laps.iter().map(|_| AtomicUsize::new(0)).collect();
         let job: Job = Arc::new(move |worker, line| {

@@ -40,8 +40,14 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    fn run(workload: &'static str, keys: usize, crew: &Crew, effort: &Effort, lanes: Vec<Lane<Sample>>) -> Self {
-        let series = rotate(lanes, effort.warm_ups, effort.rounds, effort.seed);
+    fn run(
+        workload: &'static str,
+        keys: usize,
+        crew: &Crew,
+        effort: &Effort,
+        build: impl Fn() -> Vec<Lane<Sample>>,
+    ) -> Self {
+        let series = rotate(effort, build);
         Self { workload, keys, threads: crew.size(), lap: effort.lap, reports_hit_ratio: false, series }
     }
 
@@ -67,10 +73,11 @@ struct Row {
 impl Section for Cell {
     fn text(&self) -> String {
         let rounds = self.series[0].rounds.len();
-        let (Self { workload, keys, threads, lap, .. }, yardstick) = (self, self.series[0].name);
+        let Self { workload, keys, threads, lap, .. } = self;
+        let plural = if *threads == 1 { "" } else { "s" };
         let title =
-            format!("{workload} · {keys} keys · {threads} thread(s) · {rounds} rounds of {lap} operations a thread");
-        let versus = format!("/ {yardstick}");
+            format!("{workload} · {keys} keys · {threads} thread{plural} · {rounds} rounds of {lap} operations each");
+        let versus = format!("/ {}", self.series[0].name);
         let mut heading = vec!["", "ns/op", "p10", "p90", versus.as_str(), "p10", "p90"];
         if self.reports_hit_ratio {
             heading.push("hits %");
