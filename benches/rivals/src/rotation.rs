@@ -4,8 +4,8 @@
 //! it. The order is drawn anew each round, so that none always inherits the processor's caches of the same predecessor.
 //!
 //! After some rounds every contestant is built anew. Where its memory lies and how its hashes are seeded is luck that lasts
-//! as long as an instance does: one cache entered twice under two names has been seen a third faster than itself in every
-//! round of a run. No number of rounds evens that out, only several instances do.
+//! as long as an instance does: one cache entered twice under two names has been seen a third faster than itself in most
+//! rounds of a run. No number of rounds evens that out, only several instances do.
 
 use crate::{effort::Effort, random::Random};
 
