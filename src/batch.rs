@@ -122,18 +122,13 @@ where
             };
             loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
         }
-        let deadline = self.patience();
-        let clock = &self.store.settings.clock;
+        let mut patience = None;
         let mut answers = Vec::with_capacity(keys.len());
         for (key, source) in keys.into_iter().zip(plan.sources) {
             answers.push(match source {
                 Source::Known(value) => Some(value),
                 Source::Claimed(index) => loaded[index].clone(),
-                Source::Awaited(joined) => {
-                    let until = deadline.min(joined.flight.held_until.get());
-                    let outcome = clock.block_on(joined.landed(), until);
-                    self.settle(&joined, outcome, deadline)?.or_else(|| self.peek(key))
-                }
+                Source::Awaited(joined) => self.wait(&joined, &mut patience)?.or_else(|| self.peek(key)),
             });
         }
         Ok(answers)
@@ -182,13 +177,13 @@ where
             };
             loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
         }
-        let deadline = self.patience();
+        let mut patience = None;
         let mut answers = Vec::with_capacity(keys.len());
         for (key, source) in keys.into_iter().zip(plan.sources) {
             answers.push(match source {
                 Source::Known(value) => Some(value),
                 Source::Claimed(index) => loaded[index].clone(),
-                Source::Awaited(joined) => self.wait_async(&joined, deadline).await?.or_else(|| self.peek(key)),
+                Source::Awaited(joined) => self.wait_async(&joined, &mut patience).await?.or_else(|| self.peek(key)),
             });
         }
         Ok(answers)

@@ -11,8 +11,9 @@ use crate::claim::Claim;
 use crate::clock::Deadline;
 use crate::entry::{Entry, EntryInfo, Freshness};
 use crate::error::Rejected;
+use crate::group::Generation;
 use crate::key::ToKey;
-use crate::options::{EntryOptions, Spec};
+use crate::options::EntryOptions;
 use crate::stats::{Stats, bump};
 use crate::store::{Look, Refusal, Store, Terms};
 use crate::sync::Arc;
@@ -306,27 +307,19 @@ where
     }
 
     fn put(&self, key: K, value: V, options: EntryOptions, terms: &Terms<'_, K, V>) -> Result<bool, Rejected> {
-        let groups = &self.store.settings.groups;
         // The value counts as loaded from here on: a bump while it is being stored takes it along.
-        let born = groups.generation();
-        let spec = options.resolve(groups);
-        self.put_born(key, value, born, spec, terms)
-    }
-
-    pub(crate) fn put_born(
-        &self,
-        key: K,
-        value: V,
-        born: crate::group::Generation,
-        spec: Spec,
-        terms: &Terms<'_, K, V>,
-    ) -> Result<bool, Rejected> {
-        let entry = self.store.entry(self.hash(&key), key, value, born, spec, Duration::ZERO);
-        match self.store.admit(&entry, terms) {
+        let born = self.store.settings.groups.generation();
+        match self.store.admit(&self.entry(key, value, born, options), terms) {
             Ok(()) => Ok(true),
             Err(Refusal::Unmet) => Ok(false),
             Err(Refusal::Rejected(rejected)) => Err(rejected),
         }
+    }
+
+    /// Makes an entry of a value that was given, not loaded.
+    pub(crate) fn entry(&self, key: K, value: V, born: Generation, options: EntryOptions) -> Arc<Entry<K, V>> {
+        let spec = options.resolve(&self.store.settings.groups);
+        self.store.entry(self.hash(&key), key, value, born, spec, Duration::ZERO)
     }
 
     /// Replaces the value for `key` by what `f` makes of it, and returns the new value; `None` if it is absent or dead.

@@ -81,6 +81,11 @@ impl<K, V> Claim<K, V> {
     pub fn extend(&self, grace: Duration) -> bool {
         self.flight.held_until.set(Deadline::after(self.store.settings.clock.now(), grace));
         // After the deadline has moved: another caller either took the claim before, which shows now, or leaves it.
+        self.stands()
+    }
+
+    /// Returns whether a fill would be taken, as far as can be known before it.
+    pub(crate) fn stands(&self) -> bool {
         self.store.stands(&self.flight) && !self.store.is_fenced(&self.flight)
     }
 

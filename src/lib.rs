@@ -24,7 +24,11 @@ mod broadcast;
 #[cfg(all(test, feature = "tiered"))]
 mod golden;
 #[cfg(feature = "tiered")]
+mod namespace;
+#[cfg(feature = "tiered")]
 mod remote;
+#[cfg(feature = "tiered")]
+mod tiered;
 
 pub use batch::Batch;
 pub use builder::CacheBuilder;
@@ -47,6 +51,11 @@ pub use remote::{
     key::{RemoteKey, WireKey},
     tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
 };
+
+#[cfg(feature = "tiered")]
+pub use namespace::{Bump, Namespace, NamespaceBuilder, Receipt};
+#[cfg(feature = "tiered")]
+pub use tiered::{Added, LocalView, RemoteStats, TieredCache, TieredCacheBuilder, Write};
 
 #[cfg(feature = "serde")]
 pub use remote::codec::Postcard;

@@ -20,7 +20,7 @@ use crate::sync::Arc;
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
 /// What a caller does next.
-enum Step<K, V> {
+pub(crate) enum Step<K, V> {
     Done(V),
     Run(Claim<K, V>),
     Wait(Joined<K, V>),
@@ -83,10 +83,7 @@ where
                 Step::Done(value) => return Ok(value),
                 Step::Run(claim) => return claim.load(loader),
                 Step::Wait(joined) => {
-                    let deadline = *patience.get_or_insert_with(|| self.patience());
-                    let until = deadline.min(joined.flight.held_until.get());
-                    let outcome = self.store.settings.clock.block_on(joined.landed(), until);
-                    if let Some(value) = self.settle(&joined, outcome, deadline)? {
+                    if let Some(value) = self.wait(&joined, &mut patience)? {
                         return Ok(value);
                     }
                 }
@@ -120,8 +117,7 @@ where
                 Step::Done(value) => return Ok(value),
                 Step::Run(claim) => return claim.load_async(loader).await,
                 Step::Wait(joined) => {
-                    let deadline = *patience.get_or_insert_with(|| self.patience());
-                    if let Some(value) = self.wait_async(&joined, deadline).await? {
+                    if let Some(value) = self.wait_async(&joined, &mut patience).await? {
                         return Ok(value);
                     }
                 }
@@ -178,8 +174,7 @@ where
                     Step::Done(value) => return Ok(value),
                     Step::Run(claim) => (None, Some(claim)),
                     Step::Wait(joined) => {
-                        let deadline = *patience.get_or_insert_with(|| self.patience());
-                        if let Some(value) = self.wait_async(&joined, deadline).await? {
+                        if let Some(value) = self.wait_async(&joined, &mut patience).await? {
                             return Ok(value);
                         }
                         look = self.store.look(hash, key);
@@ -201,8 +196,7 @@ where
                 return Ok(value);
             }
             if let Some(joined) = joined {
-                let deadline = *patience.get_or_insert_with(|| self.patience());
-                if let Some(value) = self.wait_async(&joined, deadline).await? {
+                if let Some(value) = self.wait_async(&joined, &mut patience).await? {
                     return Ok(value);
                 }
             }
@@ -211,7 +205,7 @@ where
     }
 
     /// Returns what a caller does about what it found.
-    fn step<E>(&self, look: Look<K, V>) -> Result<Step<K, V>, LoadError<E>> {
+    pub(crate) fn step<E>(&self, look: Look<K, V>) -> Result<Step<K, V>, LoadError<E>> {
         match look {
             Look::Fresh(value) | Look::Stale { value, claim: None } => Ok(Step::Done(value)),
             Look::Stale { claim: Some(claim), .. } | Look::Vacant(claim) => Ok(Step::Run(claim)),
@@ -229,27 +223,45 @@ where
         Ok(joined)
     }
 
-    /// Returns until when a caller that begins to wait now may do so.
-    pub(crate) fn patience(&self) -> Deadline {
-        let settings = &self.store.settings;
-        Deadline::after(settings.clock.now(), settings.load_wait)
-    }
-
-    pub(crate) async fn wait_async<E>(
+    /// Waits on this thread for the load of another caller. `patience` is until when, set by a caller's first wait.
+    ///
+    /// Returns `Ok(None)` if the caller has to look again.
+    pub(crate) fn wait<E>(
         &self,
         joined: &Joined<K, V>,
-        deadline: Deadline,
+        patience: &mut Option<Deadline>,
     ) -> Result<Option<V>, LoadError<E>>
     where
         E: Send + Sync + 'static,
     {
-        let until = deadline.min(joined.flight.held_until.get());
+        let (deadline, until) = self.wait_limits(joined, patience);
+        let outcome = self.store.settings.clock.block_on(joined.landed(), until);
+        self.settle(joined, outcome, deadline)
+    }
+
+    /// Waits on any runtime for the load of another caller, as [`wait`](Self::wait) does.
+    pub(crate) async fn wait_async<E>(
+        &self,
+        joined: &Joined<K, V>,
+        patience: &mut Option<Deadline>,
+    ) -> Result<Option<V>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+    {
+        let (deadline, until) = self.wait_limits(joined, patience);
         let outcome = self.store.settings.clock.timeout(joined.landed(), until).await;
         self.settle(joined, outcome, deadline)
     }
 
+    /// Returns until when a caller waits in all, and for this claim: it may take over one that has run out.
+    fn wait_limits(&self, joined: &Joined<K, V>, patience: &mut Option<Deadline>) -> (Deadline, Deadline) {
+        let settings = &self.store.settings;
+        let deadline = *patience.get_or_insert_with(|| Deadline::after(settings.clock.now(), settings.load_wait));
+        (deadline, deadline.min(joined.flight.held_until.get()))
+    }
+
     /// Returns what a wait has brought: `Ok(None)` if the caller has to look again.
-    pub(crate) fn settle<E>(
+    fn settle<E>(
         &self,
         joined: &Joined<K, V>,
         outcome: Option<Arc<Outcome<V>>>,

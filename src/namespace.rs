@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::{Clock, Deadline};
+use crate::error::BuildError;
 use crate::group::{Bump as Kind, Groups};
 use crate::remote::debt::Debt;
-use crate::remote::error::{RemoteError, RemoteErrorKind};
+use crate::remote::error::RemoteError;
 use crate::remote::keyspace::{Keyspace, ROOT_GROUP, group_hash};
 use crate::remote::link::Link;
 use crate::remote::tier::RemoteTier;
@@ -158,15 +159,14 @@ impl NamespaceBuilder {
     /// Builds the namespace. Does no I/O.
     ///
     /// # Errors
-    /// [`RemoteErrorKind::Config`], with the value and what to do, if a name or the timeout cannot be used.
-    pub fn build(self) -> Result<Namespace, RemoteError> {
+    /// [`BuildError`], with the value and what to do, if a name or the timeout cannot be used.
+    pub fn build(self) -> Result<Namespace, BuildError> {
         if self.timeout.is_zero() {
-            return Err(RemoteError::new(
-                RemoteErrorKind::Config,
+            return Err(BuildError::new(
                 "timeout is zero, so every exchange with the remote tier would fail; set how long one may take",
             ));
         }
-        let keys = Keyspace::new(&self.name, &self.version)?;
+        let keys = Keyspace::new(&self.name, &self.version).map_err(|error| BuildError::new(error.to_string()))?;
         let link = Arc::new(Link::new(self.tier, self.timeout, keys));
         Ok(Namespace(Arc::new(Shared { link, groups: Groups::by_hash(group_hash), clock: self.clock })))
     }

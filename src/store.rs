@@ -267,6 +267,18 @@ impl<K, V> Store<K, V> {
         meta.load_cost.as_secs_f64() * beta * -luck.ln() >= left.as_secs_f64()
     }
 
+    /// Returns whether an entry was overtaken by a bump of one of its groups or of the cache.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn is_overtaken(&self, meta: &Meta) -> bool {
+        self.root.moved_since(meta.born) || meta.groups.moved_since(meta.born)
+    }
+
+    /// Returns whether this very entry is still in its shard.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn is_current(&self, entry: &Arc<Entry<K, V>>) -> bool {
+        self.shard(entry.hash).read().has_entry(entry)
+    }
+
     /// Takes a flight out of its shard, if it still stands. From then on nobody joins it.
     pub(crate) fn retract(&self, flight: &Arc<Flight<K, V>>) {
         self.shard(flight.hash).write().end_flight(flight);
@@ -489,6 +501,16 @@ impl<K: Eq, V> Store<K, V> {
         drop(shard);
         drop(flight);
         alive
+    }
+
+    /// Removes this very entry, if it is still there.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn withdraw(&self, entry: &Arc<Entry<K, V>>) {
+        let withdrawn = self.shard(entry.hash).write().remove_entry(entry);
+        if withdrawn {
+            self.budget.release(entry.meta.weight);
+            self.announce(entry, RemovalCause::Removed);
+        }
     }
 
     /// Removes these very entries of shard `index`, as far as they are still there, and fences their flights.

@@ -162,6 +162,11 @@ impl<K, V> Shard<K, V> {
         freed
     }
 
+    #[cfg(feature = "tiered")]
+    pub(crate) fn has_entry(&self, entry: &Arc<Entry<K, V>>) -> bool {
+        self.table.has(entry)
+    }
+
     pub(crate) fn flight<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q) -> Option<&Arc<Flight<K, V>>> {
         // Nearly always there is none at all.
         if self.flights.is_empty() {

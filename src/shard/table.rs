@@ -47,6 +47,11 @@ impl<K, V> Table<K, V> {
         Some(slot.remove().0)
     }
 
+    #[cfg(feature = "tiered")]
+    pub(super) fn has(&self, entry: &Arc<Entry<K, V>>) -> bool {
+        self.0.find(entry.hash, |slot| Arc::ptr_eq(&slot.entry, entry)).is_some()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -1,0 +1,157 @@
+//! Building a tiered cache: the settings of its local tier, and how its values are written in the remote one.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::time::Duration;
+
+use super::{Counters, Remote, TieredCache};
+use crate::builder::CacheBuilder;
+use crate::error::BuildError;
+use crate::namespace::Namespace;
+use crate::remote::codec::Codec;
+use crate::remote::key::RemoteKey;
+use crate::stats::RemovalCause;
+use crate::sync::Arc;
+
+/// Builds a [`TieredCache`]. Made by [`TieredCache::builder`].
+///
+/// Settings are those of [`CacheBuilder`] for the local tier, without groups and clock, which are the namespace's; and a
+/// codec, which is required.
+#[must_use = "a builder does nothing until it is built"]
+pub struct TieredCacheBuilder<K, V, S = ahash::RandomState> {
+    namespace: Namespace,
+    name: String,
+    local: CacheBuilder<K, V, S>,
+    codec: Option<Box<dyn Codec<V>>>,
+}
+
+impl<K, V> TieredCacheBuilder<K, V> {
+    pub(super) fn new(namespace: &Namespace, name: &str) -> Self {
+        TieredCacheBuilder {
+            namespace: namespace.clone(),
+            name: name.to_owned(),
+            local: CacheBuilder::new().name(name).groups(namespace.groups().clone()).clock(namespace.clock().clone()),
+            codec: None,
+        }
+    }
+}
+
+impl<K, V, S> TieredCacheBuilder<K, V, S> {
+    /// Sets how values are written in the remote tier. Required.
+    pub fn codec(mut self, codec: impl Codec<V>) -> Self {
+        self.codec = Some(Box::new(codec));
+        self
+    }
+
+    /// Sets how keys are hashed in the local tier; as [`CacheBuilder::hasher`].
+    pub fn hasher<T>(self, hasher: T) -> TieredCacheBuilder<K, V, T> {
+        TieredCacheBuilder {
+            namespace: self.namespace,
+            name: self.name,
+            local: self.local.hasher(hasher),
+            codec: self.codec,
+        }
+    }
+
+    fn map(mut self, set: impl FnOnce(CacheBuilder<K, V, S>) -> CacheBuilder<K, V, S>) -> Self {
+        self.local = set(self.local);
+        self
+    }
+
+    /// Sets how much weight the local tier may hold; as [`CacheBuilder::capacity`]. Zero leaves everything to the remote tier.
+    pub fn capacity(self, capacity: u64) -> Self {
+        self.map(|local| local.capacity(capacity))
+    }
+
+    /// Sets what an entry weighs in the local tier; as [`CacheBuilder::weigher`].
+    pub fn weigher(self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.map(|local| local.weigher(weigher))
+    }
+
+    /// Sets the number of shards of the local tier; as [`CacheBuilder::shards`].
+    pub fn shards(self, shards: usize) -> Self {
+        self.map(|local| local.shards(shards))
+    }
+
+    /// Sets a hard deadline alone, for both tiers; as [`CacheBuilder::ttl`].
+    pub fn ttl(self, ttl: Duration) -> Self {
+        self.map(|local| local.ttl(ttl))
+    }
+
+    /// Sets the soft deadline, for both tiers; as [`CacheBuilder::soft_ttl`].
+    ///
+    /// The remote tier counts whole seconds, and an entry that comes from there is taken to be up to two seconds older than
+    /// it is, never younger: give values that are to be shared deadlines of more than a few seconds.
+    pub fn soft_ttl(self, ttl: Duration) -> Self {
+        self.map(|local| local.soft_ttl(ttl))
+    }
+
+    /// Sets the hard deadline, for both tiers; as [`CacheBuilder::hard_ttl`].
+    pub fn hard_ttl(self, ttl: Duration) -> Self {
+        self.map(|local| local.hard_ttl(ttl))
+    }
+
+    /// Sets how many times as long as the soft deadline the hard one is; as [`CacheBuilder::hard_ttl_factor`].
+    pub fn hard_ttl_factor(self, factor: u32) -> Self {
+        self.map(|local| local.hard_ttl_factor(factor))
+    }
+
+    /// Sets how long a claim lasts in this process; as [`CacheBuilder::grace`].
+    pub fn grace(self, grace: Duration) -> Self {
+        self.map(|local| local.grace(grace))
+    }
+
+    /// Shortens deadlines at random; as [`CacheBuilder::jitter`].
+    pub fn jitter(self, part: f64) -> Self {
+        self.map(|local| local.jitter(part))
+    }
+
+    /// Refreshes values ahead of their soft deadline; as [`CacheBuilder::early_refresh`].
+    pub fn early_refresh(self, beta: f64) -> Self {
+        self.map(|local| local.early_refresh(beta))
+    }
+
+    /// Answers with the stale value when its refresh fails; as [`CacheBuilder::stale_if_error`].
+    pub fn stale_if_error(self, retry_after: Duration) -> Self {
+        self.map(|local| local.stale_if_error(retry_after))
+    }
+
+    /// Sets how long a caller waits for the load of another; as [`CacheBuilder::load_wait`].
+    pub fn load_wait(self, wait: Duration) -> Self {
+        self.map(|local| local.load_wait(wait))
+    }
+
+    /// Sets who is told of every entry that leaves the local tier; as [`CacheBuilder::on_removal`].
+    pub fn on_removal(self, listener: impl Fn(&K, &V, RemovalCause) + Send + Sync + 'static) -> Self {
+        self.map(|local| local.on_removal(listener))
+    }
+}
+
+impl<K, V, S> TieredCacheBuilder<K, V, S>
+where
+    K: Hash + Eq + RemoteKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// Builds the cache. Does no I/O.
+    ///
+    /// # Errors
+    /// [`BuildError`] if the name or a setting cannot be used, or the codec is missing; the message says which, and what to
+    /// do.
+    pub fn build(self) -> Result<TieredCache<K, V, S>, BuildError> {
+        let codec = self.codec.ok_or_else(|| {
+            BuildError::new(
+                "codec is not set; set how values are written in the remote tier: RawBytes, Postcard or your own",
+            )
+        })?;
+        let keys = self.namespace.link().keys.cache(&self.name).map_err(|error| BuildError::new(error.to_string()))?;
+        let remote = Remote { namespace: self.namespace, keys, codec, counters: Counters::default() };
+        Ok(TieredCache { local: self.local.build()?, remote: Arc::new(remote) })
+    }
+}
+
+impl<K, V, S> fmt::Debug for TieredCacheBuilder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TieredCacheBuilder").field("local", &self.local).finish_non_exhaustive()
+    }
+}
