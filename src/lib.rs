@@ -2,10 +2,13 @@
 
 #[cfg(feature = "tiered")]
 mod remote;
+#[cfg(feature = "tiered")]
+mod sync;
 
 #[cfg(feature = "tiered")]
 pub use remote::{
     error::{RemoteError, RemoteErrorKind},
+    in_memory::InMemoryRemote,
     key::WireKey,
     tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
 };

@@ -3,3 +3,7 @@
 pub(crate) mod error;
 pub(crate) mod key;
 pub(crate) mod tier;
+
+pub(crate) mod in_memory;
+
+mod time;

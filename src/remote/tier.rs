@@ -4,6 +4,17 @@ use std::time::Duration;
 
 use super::error::RemoteError;
 use super::key::WireKey;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The largest value of a store that says nothing else: memcached's default item of 1 MiB, which also holds the key (at
+/// most 250 bytes) and about 60 bytes of its own.
+pub(super) const DEFAULT_MAX_VALUE_LEN: usize = (1 << 20) - 512;
+
+/// Returns an id that no other connection of this process has had, for [`Cas::connection`].
+pub(super) fn next_connection_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 /// A store of small items that several processes share.
 ///
@@ -53,7 +64,7 @@ pub enum Route {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// Reads the item. Answers `Hit`, `Miss`, and with a lease also `Won` or `Busy`.
+    /// Reads the item. Answers `Hit`, `Miss` or `Busy`, and with a lease also `Won`.
     Get {
         /// Whether to fetch the value, or its metadata alone.
         value: bool,
@@ -101,6 +112,16 @@ pub enum Action<'a> {
     },
 }
 
+impl Action<'_> {
+    /// Returns the version of the item that the command insists on.
+    pub(super) fn cas(&self) -> Option<Cas> {
+        match self {
+            Action::Set { cas, .. } | Action::Delete { cas } => *cas,
+            _ => None,
+        }
+    }
+}
+
 /// The condition of a [`Action::Set`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetMode {
@@ -108,7 +129,7 @@ pub enum SetMode {
     Always,
     /// Only when the item is missing.
     Add,
-    /// Only when the item is there: its value grows at the end, and its expiry stays.
+    /// Only when the item is there and has room: its value grows at the end, and its expiry stays.
     Append,
 }
 

@@ -1,1 +1,4 @@
 //! The integration tests: larder as its users see it, through the public API alone.
+
+#[cfg(feature = "tiered")]
+mod remote_tier;
