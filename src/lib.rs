@@ -5,6 +5,8 @@ mod remote;
 #[cfg(feature = "tiered")]
 mod sync;
 
+#[cfg(feature = "memcached")]
+pub use remote::memcached::{Memcached, MemcachedBuilder};
 #[cfg(feature = "tiered")]
 pub use remote::{
     error::{RemoteError, RemoteErrorKind},

@@ -42,7 +42,7 @@ impl RemoteError {
         Self { kind, message: message.into().into(), source: None }
     }
 
-    #[allow(dead_code)]
+    #[cfg_attr(not(feature = "memcached"), allow(dead_code))]
     pub(crate) fn with_source(
         kind: RemoteErrorKind,
         message: impl Into<String>,

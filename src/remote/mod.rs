@@ -5,5 +5,9 @@ pub(crate) mod key;
 pub(crate) mod tier;
 
 pub(crate) mod in_memory;
+#[cfg(feature = "memcached")]
+pub(crate) mod memcached;
 
+#[cfg(feature = "memcached")]
+mod breaker;
 mod time;

@@ -7,6 +7,12 @@ pub(super) fn now() -> Instant {
     Instant::now()
 }
 
+/// Returns the seconds since the Unix epoch; 0 on a host whose clock is before it.
+#[cfg(feature = "memcached")]
+pub(super) fn unix_secs() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Rounds `duration` up to whole seconds, at least 1: to memcached, 0 means forever.
 pub(super) fn whole_secs(duration: Duration) -> u64 {
     let rest = u64::from(duration.subsec_nanos() > 0);

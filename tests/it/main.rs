@@ -2,3 +2,8 @@
 
 #[cfg(feature = "tiered")]
 mod remote_tier;
+
+#[cfg(feature = "memcached")]
+mod memcached;
+#[cfg(feature = "memcached")]
+mod support;

@@ -416,6 +416,27 @@ macro_rules! contract {
         mod in_memory {
             $(#[test] fn $case() { super::$case(&larder::InMemoryRemote::new()); })*
         }
+
+        #[cfg(feature = "memcached")]
+        mod memcached {
+            use crate::support::memcached::Server;
+
+            $(#[test] fn $case() {
+                let server = Server::start();
+                super::$case(&larder::Memcached::connect(server.addr()).unwrap());
+            })*
+        }
+
+        #[cfg(feature = "memcached")]
+        mod three_memcached {
+            use crate::support::memcached::Server;
+
+            $(#[test] fn $case() {
+                let servers = [Server::start(), Server::start(), Server::start()];
+                let builder = servers.iter().fold(larder::Memcached::builder(), |all, server| all.server(server.addr()));
+                super::$case(&builder.build().unwrap());
+            })*
+        }
     };
 }
 
