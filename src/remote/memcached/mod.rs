@@ -40,15 +40,16 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// A [`RemoteTier`] in one or several memcached servers, version 1.6.18 or later.
 ///
 /// Clones share connections. Each server has a bounded pool of them, dialed when needed, and a breaker: after three
-/// failures in a row, commands to that server answer [`Unavailable`](RemoteErrorKind::Unavailable) at once for 0.1 s, and
-/// for up to 2 s while single probes keep failing.
+/// failures in a row, commands to that server answer [`Unavailable`](RemoteErrorKind::Unavailable) at once for about 0.1 s,
+/// and for up to 2 s while single probes keep failing.
 ///
 /// # Several servers
 /// Items spread over the servers by rendezvous hashing of their key; what must have one order (group tokens, the journal)
 /// is on one of them. All processes must have the same servers, in any order. A server that is down takes its items with
 /// it: they are missing, and no other server answers for them.
 ///
-/// A batch visits its servers one after the other, and each may use an equal share of the time that is left.
+/// A batch visits its servers one after the other, and each may use an equal share of the time that is left. What goes to
+/// one server goes over one connection, in one write up to 64 KiB and 256 commands, and in several beyond.
 ///
 /// # Connections and cas
 /// A [`Cas`](crate::Cas) is good on the connection that read it. A command that has one waits until that connection is
@@ -200,7 +201,8 @@ impl MemcachedBuilder {
     }
 
     /// Sets the largest value in bytes that is sent or accepted. Raise it together with memcached's option `-I`, leaving 512
-    /// bytes for the key and the item's header. Default: 1 MiB less 512 bytes. From 1 to 1 GiB.
+    /// bytes for the key and the item's header, and in all processes alike: an item that is longer than this ends the
+    /// connection that meets it. Default: 1 MiB less 512 bytes. From 1 to 1 GiB.
     pub fn max_value_len(mut self, bytes: usize) -> Self {
         self.limits.max_value_len = bytes;
         self

@@ -111,8 +111,9 @@ impl Pool {
             timed_out = self.certain.wait_until(&mut state, deadline).timed_out();
         };
         if waiting {
-            let position = state.wanted.iter().position(|wanted| *wanted == id);
-            position.map(|position| state.wanted.swap_remove(position));
+            if let Some(position) = state.wanted.iter().position(|wanted| *wanted == id) {
+                state.wanted.swap_remove(position);
+            }
             // Somebody may have passed the connection over because it was wanted.
             self.any.notify_one();
         }
