@@ -237,7 +237,7 @@ impl Store {
         let connection = self.connection;
         let Some(item) = self.live(key, now) else {
             let Some(lease) = lease else { return Reply::Miss };
-            let expires = expires(Expiry::After(lease), now);
+            let expires = expires(touch.unwrap_or(Expiry::After(lease)), now);
             let cas = self.put(key, Stored { lease_taken: true, ..Stored::new(Vec::new(), expires) });
             return Reply::Won(Cas { value: cas, connection });
         };
@@ -342,7 +342,8 @@ impl Store {
             if digits.len() > item.value.len() {
                 item = Stored::new(digits, item.expires);
             } else {
-                // A shorter number is written over the longer one, with spaces after it.
+                // A shorter number is written over the longer one, with spaces after it; as memcached does, unless its
+                // LRU refers to the item at this moment.
                 item.value.fill(b' ');
                 item.value[..digits.len()].copy_from_slice(&digits);
             }
@@ -407,9 +408,10 @@ fn expires(expiry: Expiry, now: Instant) -> Option<Instant> {
     }
 }
 
-/// Reads a counter, which may have spaces after it.
+/// Reads a counter: digits up to the end or to the first space, behind which memcached does not look.
 fn counter(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.trim_end_matches(' ').parse().ok()
+    let digits = value.split(u8::is_ascii_whitespace).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn interrupted() -> RemoteError {

@@ -71,7 +71,7 @@ pub enum Action<'a> {
         /// When the item is missing, creates an empty one for this long (whole seconds, rounded up, at least 1) and
         /// answers `Won` to the one caller whose read created it; until it is filled, others are answered `Busy`.
         lease: Option<Duration>,
-        /// Moves the item's expiry while reading it.
+        /// Moves the item's expiry while reading it; also that of a lease which this read creates.
         touch: Option<Expiry>,
     },
     /// Stores the item. Answers `Done`, `NotStored` (the mode's condition failed) or `Fenced` (the cas did not match, or
@@ -97,6 +97,7 @@ pub enum Action<'a> {
         expiry: Option<Expiry>,
     },
     /// Adds to the unsigned decimal counter in the item, wrapping at 2^64. Answers `Number`, or `Miss` without `initial`.
+    /// The stored digits may have spaces behind them, and whether a stale mark survives is left open.
     Increment {
         /// What to add.
         delta: u64,

@@ -6,4 +6,6 @@ mod remote_tier;
 #[cfg(feature = "memcached")]
 mod memcached;
 #[cfg(feature = "memcached")]
+mod oracle;
+#[cfg(feature = "memcached")]
 mod support;

@@ -298,6 +298,16 @@ fn a_batch_that_breaks_off_keeps_its_first_answers() {
     assert_eq!(kinds[3..], [Err(RemoteErrorKind::Unavailable), Err(RemoteErrorKind::Unavailable)]);
 }
 
+/// The refusal is the first command's own; of the second, nobody knows whether it was carried out.
+#[test]
+fn a_failure_of_the_server_leaves_the_rest_of_a_batch_open() {
+    let server = FakeServer::answering("SERVER_ERROR backend gone\r\n", After::Stay);
+    let remote = Memcached::connect(server.addr()).unwrap();
+    let replies = run_for(&remote, PATIENCE, Route::ByKey, &[("a", GET), ("b", set(b"1", None))]);
+    assert_says(replies[0].as_ref().unwrap_err(), RemoteErrorKind::Refused, &["backend gone"]);
+    assert_says(replies[1].as_ref().unwrap_err(), RemoteErrorKind::Interrupted, &["not answered", "backend gone"]);
+}
+
 #[test]
 fn a_stray_answer_in_an_idle_connection_is_found_before_use() {
     let (sent, was_sent) = mpsc::channel();

@@ -276,17 +276,26 @@ impl Input {
 struct Broken {
     /// How many of the commands without an answer were sent in full.
     sent: usize,
+    /// What the first of them met.
     error: RemoteError,
 }
 
 impl Broken {
     /// Returns the answers of the `count` commands that have none.
     fn answers(&self, count: usize) -> impl Iterator<Item = Result<Reply, RemoteError>> {
-        let unsent = || {
-            let message = format!("not sent, since the connection broke before: {}", self.error);
-            RemoteError::with_source(RemoteErrorKind::Unavailable, message, self.error.clone())
+        let behind = |kind, what| {
+            let message = format!("{what}, since the connection broke before: {}", self.error);
+            RemoteError::with_source(kind, message, self.error.clone())
         };
-        (0..count).map(move |position| if position < self.sent { Err(self.error.clone()) } else { Err(unsent()) })
+        (0..count).map(move |position| {
+            Err(if position >= self.sent {
+                behind(RemoteErrorKind::Unavailable, "not sent")
+            } else if position == 0 || self.error.is_indeterminate() {
+                self.error.clone()
+            } else {
+                behind(RemoteErrorKind::Interrupted, "not answered")
+            })
+        })
     }
 }
 

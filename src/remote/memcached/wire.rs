@@ -52,17 +52,18 @@ pub(super) fn encode(command: &Command<'_>, opaque: u64, output: &mut Vec<u8>) -
     let meta = |op| MetaCommand::new(op, command.key.as_bytes()).flag(format!("O{opaque:x}"));
     let request = match command.action {
         Action::Get { value, lease, touch } => {
-            let mut request = meta(MetaOp::Get).flag("c").flag("t").flag("s");
-            if value {
-                request = request.flag("v");
-            }
+            let mut request = meta(MetaOp::Get);
             if let Some(lease) = lease {
                 request = request.flag(format!("N{}", exptime(Expiry::After(lease))));
             }
+            // Flags take effect in order: `t` behind `T` tells the new expiry.
             if let Some(expiry) = touch {
                 request = request.flag(format!("T{}", exptime(expiry)));
             }
-            request
+            if value {
+                request = request.flag("v");
+            }
+            request.flag("c").flag("t").flag("s")
         }
         Action::Set { value, expiry, mode, cas } => {
             let request = match mode {
@@ -273,10 +274,10 @@ mod tests {
         let cas = Some(Cas { value: 7, connection: 1 });
         let second = Expiry::After(Duration::from_millis(1));
         for (action, wire) in [
-            (Action::Get { value: true, lease: None, touch: None }, "mg k O1f c t s v\r\n"),
+            (Action::Get { value: true, lease: None, touch: None }, "mg k O1f v c t s\r\n"),
             (
                 Action::Get { value: false, lease: Some(Duration::ZERO), touch: Some(Expiry::Never) },
-                "mg k O1f c t s N1 T0\r\n",
+                "mg k O1f N1 T0 c t s\r\n",
             ),
             (Action::Set { value: b"ab", expiry: second, mode: SetMode::Always, cas }, "ms k 2 O1f T1 C7\r\nab\r\n"),
             (
