@@ -493,6 +493,19 @@ fn a_failed_exchange_voids_the_cas_of_its_connection() {
     release.send(()).unwrap();
 }
 
+/// On the wire, a cas of 0 is no condition at all: the command must not be sent, and costs nobody a connection.
+#[test]
+fn a_cas_of_0_is_fenced() {
+    let server = Server::start();
+    let remote = Memcached::connect(server.addr()).unwrap();
+    let claim = cas_of(&run_one(&remote, "a", LEASE).unwrap());
+    for action in [set(b"1", Some(Cas { value: 0, ..claim })), Action::Delete { cas: Some(Cas { value: 0, ..claim }) }]
+    {
+        assert_eq!(run_one(&remote, "a", action).unwrap(), Reply::Fenced);
+    }
+    assert_eq!(run_one(&remote, "a", set(b"1", Some(claim))).unwrap(), Reply::Done);
+}
+
 /// A large batch is split, and still goes over one connection in order.
 #[test]
 fn a_large_batch_goes_over_one_connection() {

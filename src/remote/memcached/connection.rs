@@ -116,7 +116,6 @@ impl Connection {
         let first = self.requests;
         // Where in the output each request ends.
         let mut ends: Vec<usize> = Vec::new();
-        self.output.clear();
         for command in commands.iter().take(MAX_CHUNK_COMMANDS) {
             let len = self.output.len() + wire::request_len_bound(command);
             if !ends.is_empty() && len > MAX_CHUNK_BYTES {
@@ -127,6 +126,7 @@ impl Connection {
             ends.push(self.output.len());
         }
         let written = self.write(deadline);
+        self.output.clear();
         self.output.shrink_to(MAX_CHUNK_BYTES);
         written.map_err(|(written, error)| {
             // memcached carries out no part of a request, so that one cut short was not sent.
@@ -164,6 +164,7 @@ impl Connection {
     fn check_server(&mut self, name: &str, deadline: Instant) -> Result<(), RemoteError> {
         self.output.extend_from_slice(b"version\r\nstats settings\r\n");
         self.write(deadline).map_err(|(_, error)| error)?;
+        self.output.clear();
         check_version(name, self.read_line(deadline)?)?;
         for _ in 0..MAX_SETTINGS {
             match self.read_line(deadline)? {

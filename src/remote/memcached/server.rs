@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::pool::{Checkout, Pool};
 use crate::remote::breaker::Breaker;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
-use crate::remote::tier::{Command, Reply, next_connection_id};
+use crate::remote::tier::{Cas, Command, Reply, next_connection_id};
 use crate::remote::time::now;
 use crate::sync::Mutex;
 
@@ -57,9 +57,9 @@ impl Server {
             Err(error) => return vec![Err(error); commands.len()],
         };
         let holder = held.as_ref().map(Checkout::id);
-        // On the wire, a cas of 0 means none.
-        let may_run = |command: &&Command<'_>| {
-            command.action.cas().is_none_or(|cas| cas.value != 0 && Some(cas.connection) == holder)
+        let may_run = |command: &&Command<'_>| match command.action.cas() {
+            Some(cas) => is_real(&cas) && Some(cas.connection) == holder,
+            None => true,
         };
         let runnable: Vec<_> = commands.iter().filter(may_run).copied().collect();
         let mut answers = self.send(held, &runnable, deadline).into_iter();
@@ -70,7 +70,7 @@ impl Server {
     /// Takes the first connection that a cas among `commands` names and that still exists.
     fn take_named(&self, commands: &[Command<'_>], deadline: Instant) -> Result<Option<Checkout<'_>>, RemoteError> {
         let mut tried = None;
-        for cas in commands.iter().filter_map(|command| command.action.cas()) {
+        for cas in commands.iter().filter_map(|command| command.action.cas()).filter(is_real) {
             if tried.replace(cas.connection) == Some(cas.connection) {
                 continue;
             }
@@ -89,6 +89,7 @@ impl Server {
         deadline: Instant,
     ) -> Vec<Result<Reply, RemoteError>> {
         if commands.is_empty() {
+            // Nothing is held either: who holds a connection runs at least the command that named it.
             return Vec::new();
         }
         let admitted = self.breaker.lock().admit(now());
@@ -146,4 +147,9 @@ impl Server {
         let seed = u64::from(std::process::id()) << 32 | next_connection_id();
         xxh3_64_with_seed(self.address().as_str().as_bytes(), seed)
     }
+}
+
+/// Returns whether `cas` is one that a server gives out. On the wire, 0 means that there is no condition.
+fn is_real(cas: &Cas) -> bool {
+    cas.value != 0
 }
