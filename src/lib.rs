@@ -44,10 +44,13 @@ pub use load::BoxFuture;
 pub use options::{EntryOptions, Load};
 pub use stats::{RemovalCause, Stats};
 
+#[cfg(feature = "memcached")]
+pub use remote::memcached::{Memcached, MemcachedBuilder};
 #[cfg(feature = "tiered")]
 pub use remote::{
     codec::{Codec, CodecError, CodecId, RawBytes},
     error::{RemoteError, RemoteErrorKind},
+    in_memory::InMemoryRemote,
     key::{RemoteKey, WireKey},
     tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
 };

@@ -195,10 +195,10 @@ where
             if let Some(value) = value {
                 return Ok(value);
             }
-            if let Some(joined) = joined {
-                if let Some(value) = self.wait_async(&joined, &mut patience).await? {
-                    return Ok(value);
-                }
+            if let Some(joined) = joined
+                && let Some(value) = self.wait_async(&joined, &mut patience).await?
+            {
+                return Ok(value);
             }
             look = self.store.look(hash, key);
         }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::clock::{Deadline, Timestamp};
 use crate::group::{Generation, Group, GroupSet, Groups};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// What one entry asks for beside its cache's defaults.
 ///
@@ -306,7 +306,7 @@ impl Draft {
         Draft { registry, sketch: Mutex::default() }
     }
 
-    fn write(&self) -> parking_lot::MutexGuard<'_, Sketch> {
+    fn write(&self) -> MutexGuard<'_, Sketch> {
         self.sketch.lock()
     }
 

@@ -1,5 +1,8 @@
 //! Locks, atomics and padding: the only module that imports them, so that a model checker can take their place.
 
+#[cfg(feature = "memcached")]
+pub(crate) use parking_lot::Condvar;
+pub(crate) use parking_lot::MutexGuard;
 pub(crate) use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, Weak};

@@ -31,7 +31,7 @@ use crate::remote::key::{RemoteKey, WireKey};
 use crate::remote::keyspace::CacheKeyspace;
 use crate::remote::tier::Cas;
 use crate::stats::{Stats, bump};
-use crate::store::{Look, Terms};
+use crate::store::Terms;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// A cache in two tiers: a local one, and one in a store that several processes share.
@@ -199,10 +199,10 @@ where
                     }
                 }
                 Step::Run(claim) => match ticket.take() {
-                    Some(ticket) => return self.run_loader(claim, ticket, loader),
+                    Some(ticket) => return self.run_loader(claim, &ticket, loader),
                     None => match self.consult(key, claim) {
                         Consulted::Answer(value) => return Ok(value),
-                        Consulted::Load(claim, found) => return self.run_loader(claim, found, loader),
+                        Consulted::Load(claim, found) => return self.run_loader(claim, &found, loader),
                         // The value is in the local tier now: this caller refreshes it while the others are served.
                         Consulted::Stale(found) => ticket = Some(found),
                     },
@@ -228,7 +228,7 @@ where
     /// # Blocking
     /// As [`insert`](Self::insert).
     pub fn insert_with(&self, key: K, value: V, options: EntryOptions) -> Write {
-        let written = self.write_all([(key, value)], &options);
+        let written = self.write_all([(key, value)], options);
         written.into_iter().next().unwrap_or(Write::Through)
     }
 
@@ -237,7 +237,7 @@ where
     /// # Blocking
     /// As [`insert`](Self::insert), for all pairs together.
     pub fn insert_many(&self, pairs: impl IntoIterator<Item = (K, V)>) -> Vec<Write> {
-        self.write_all(pairs, &EntryOptions::new())
+        self.write_all(pairs, EntryOptions::new())
     }
 
     /// Stores `value` under `key` in both tiers unless either has a value, fresh or stale.
@@ -369,7 +369,7 @@ where
     }
 
     /// Runs a loader under a claim, and writes its result through.
-    fn run_loader<E, F>(&self, mut claim: Claim<K, V>, ticket: Ticket, loader: F) -> Result<V, LoadError<E>>
+    fn run_loader<E, F>(&self, mut claim: Claim<K, V>, ticket: &Ticket, loader: F) -> Result<V, LoadError<E>>
     where
         E: Send + Sync + 'static,
         F: FnOnce(Load<V>) -> Result<V, E>,
@@ -386,13 +386,13 @@ where
         let value = match result {
             Ok(value) => value,
             Err(error) => {
-                self.remote.give_back(&ticket);
+                self.remote.give_back(ticket);
                 return claim.fail(Arc::new(error));
             }
         };
         let (entry, wanted) = claim.prepare(value.clone(), took);
         if !wanted {
-            self.remote.give_back(&ticket);
+            self.remote.give_back(ticket);
             claim.refuse(&entry);
             return Ok(value);
         }

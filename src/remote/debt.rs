@@ -124,7 +124,7 @@ mod tests {
         let mut debts = Debts::default();
         let first = debts.owe(item(1));
         let sent = debts.due();
-        assert_eq!(sent, [first.clone()]);
+        assert_eq!(sent, std::slice::from_ref(&first));
         let again = debts.owe(item(1));
         debts.settle(&sent[0]);
         assert!(!debts.is_settled(&first) && !debts.is_settled(&again));

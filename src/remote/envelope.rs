@@ -121,6 +121,7 @@ impl Envelope<'_> {
     /// # Errors
     /// [`RemoteErrorKind::Codec`] with more than [`MAX_GROUPS`] groups, [`RemoteErrorKind::TooLarge`] with a payload longer
     /// than [`MAX_PAYLOAD_LEN`].
+    #[cfg(test)]
     pub(crate) fn encode(&self, codec: CodecId, payload: &[u8]) -> Result<Vec<u8>, RemoteError> {
         self.encode_with(codec, payload.len(), |out| {
             out.extend_from_slice(payload);

@@ -42,12 +42,18 @@ impl RemoteError {
         Self { kind, message: message.into().into(), source: None }
     }
 
+    #[cfg_attr(not(feature = "memcached"), allow(dead_code))]
     pub(crate) fn with_source(
         kind: RemoteErrorKind,
         message: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
         Self { kind, message: message.into().into(), source: Some(Arc::new(source)) }
+    }
+
+    /// A value of `len` bytes, which is more than the `max` that the store takes.
+    pub(super) fn too_large(len: usize, max: usize) -> Self {
+        Self::new(RemoteErrorKind::TooLarge, format!("a value of {len} bytes is larger than the store's {max}"))
     }
 
     /// Returns what went wrong, in kind.
@@ -57,9 +63,11 @@ impl RemoteError {
     }
 
     /// Returns whether the store may have carried the command out all the same.
+    ///
+    /// A store that answers garbage has read the command first.
     #[must_use]
     pub fn is_indeterminate(&self) -> bool {
-        matches!(self.kind, RemoteErrorKind::TimedOut | RemoteErrorKind::Interrupted)
+        matches!(self.kind, RemoteErrorKind::TimedOut | RemoteErrorKind::Interrupted | RemoteErrorKind::Protocol)
     }
 }
 

@@ -107,11 +107,13 @@ impl Keyspace {
     }
 
     /// Returns the key of the journal.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the broadcast of bumps"))]
     pub(crate) fn journal(&self) -> WireKey {
         WireKey::from_valid(format!("{}j", self.shared).into_bytes())
     }
 
     /// Returns the key of the counter `name`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for counters"))]
     pub(crate) fn counter(&self, name: &str) -> WireKey {
         wire_key(format!("{}c:", self.versioned).as_bytes(), name.as_bytes())
     }
@@ -123,6 +125,7 @@ pub(crate) struct CacheKeyspace {
     /// `<ns>:<version>:v:<cache>:`
     value: Box<[u8]>,
     /// `<ns>:<version>:r:<cache>:`
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the election of one refresher among processes"))]
     refresh: Box<[u8]>,
 }
 
@@ -133,6 +136,7 @@ impl CacheKeyspace {
     }
 
     /// Returns the key of the claim to refresh the value of `key`, in one allocation.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the election of one refresher among processes"))]
     pub(crate) fn refresh(&self, key: &[u8]) -> WireKey {
         wire_key(&self.refresh, key)
     }

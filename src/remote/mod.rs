@@ -9,3 +9,11 @@ pub(crate) mod keyspace;
 pub(crate) mod link;
 pub(crate) mod reader;
 pub(crate) mod tier;
+
+pub(crate) mod in_memory;
+#[cfg(feature = "memcached")]
+pub(crate) mod memcached;
+
+#[cfg(feature = "memcached")]
+mod breaker;
+mod time;

@@ -4,6 +4,17 @@ use std::time::Duration;
 
 use super::error::RemoteError;
 use super::key::WireKey;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The largest value of a store that says nothing else: memcached's default item of 1 MiB, which also holds the key (at
+/// most 250 bytes) and about 60 bytes of its own.
+pub(super) const DEFAULT_MAX_VALUE_LEN: usize = (1 << 20) - 512;
+
+/// Returns an id that no other connection of this process has had, for [`Cas::connection`].
+pub(super) fn next_connection_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 /// A store of small items that several processes share.
 ///
@@ -53,14 +64,14 @@ pub enum Route {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// Reads the item. Answers `Hit`, `Miss`, and with a lease also `Won` or `Busy`.
+    /// Reads the item. Answers `Hit`, `Miss` or `Busy`, and with a lease also `Won`.
     Get {
         /// Whether to fetch the value, or its metadata alone.
         value: bool,
         /// When the item is missing, creates an empty one for this long (whole seconds, rounded up, at least 1) and
         /// answers `Won` to the one caller whose read created it; until it is filled, others are answered `Busy`.
         lease: Option<Duration>,
-        /// Moves the item's expiry while reading it.
+        /// Moves the item's expiry while reading it; also that of a lease which this read creates.
         touch: Option<Expiry>,
     },
     /// Stores the item. Answers `Done`, `NotStored` (the mode's condition failed) or `Fenced` (the cas did not match, or
@@ -86,6 +97,7 @@ pub enum Action<'a> {
         expiry: Option<Expiry>,
     },
     /// Adds to the unsigned decimal counter in the item, wrapping at 2^64. Answers `Number`, or `Miss` without `initial`.
+    /// The stored digits may have spaces behind them, and whether a stale mark survives is left open.
     Increment {
         /// What to add.
         delta: u64,
@@ -101,6 +113,16 @@ pub enum Action<'a> {
     },
 }
 
+impl Action<'_> {
+    /// Returns the version of the item that the command insists on.
+    pub(super) fn cas(&self) -> Option<Cas> {
+        match self {
+            Action::Set { cas, .. } | Action::Delete { cas } => *cas,
+            _ => None,
+        }
+    }
+}
+
 /// The condition of a [`Action::Set`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetMode {
@@ -108,7 +130,7 @@ pub enum SetMode {
     Always,
     /// Only when the item is missing.
     Add,
-    /// Only when the item is there: its value grows at the end, and its expiry stays.
+    /// Only when the item is there and has room: its value grows at the end, and its expiry stays.
     Append,
 }
 
@@ -143,7 +165,7 @@ pub enum Reply {
     /// There was no such item; this caller holds the lease, and may fill it under this cas.
     Won(Cas),
     /// The item is empty, and another caller holds the lease.
-    Busy,
+    Busy(Cas),
     /// The command was carried out.
     Done,
     /// The condition of [`SetMode`] did not hold.

@@ -144,7 +144,7 @@ where
     }
 }
 
-impl<V> Remote<V> {
+impl<V: 'static> Remote<V> {
     /// Returns the key and the fingerprint of `key` in the remote tier.
     pub(super) fn locate<Q: RemoteKey + ?Sized>(&self, key: &Q) -> (WireKey, u64) {
         let mut bytes = Vec::with_capacity(64);
@@ -164,9 +164,8 @@ impl<V> Remote<V> {
     /// Returns what the remote tier holds under each key; with `lease`, vacant ones are claimed for this process.
     pub(super) fn fetch(&self, keys: &[(WireKey, u64)], lease: bool) -> Vec<Found<V>> {
         let lease = lease.then_some(LEASE);
-        let command =
-            |(key, _)| Command { key, route: Route::ByKey, action: Action::Get { value: true, lease, touch: None } };
-        let commands: Vec<_> = keys.iter().map(command).collect();
+        let action = Action::Get { value: true, lease, touch: None };
+        let commands: Vec<_> = keys.iter().map(|(key, _)| Command { key, route: Route::ByKey, action }).collect();
         let link = self.namespace.link();
         let replies = if keys.is_empty() { Vec::new() } else { link.run(&commands) };
 

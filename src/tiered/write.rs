@@ -98,18 +98,17 @@ where
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
     /// Stores every pair in both tiers.
-    pub(super) fn write_all(&self, pairs: impl IntoIterator<Item = (K, V)>, options: &EntryOptions) -> Vec<Write> {
+    pub(super) fn write_all(&self, pairs: impl IntoIterator<Item = (K, V)>, options: EntryOptions) -> Vec<Write> {
         let born = self.remote.namespace.groups().generation();
         let store = &self.local.store;
-        let mut writes: Vec<_> = pairs
-            .into_iter()
-            .map(|(key, value)| {
-                let (wire_key, fingerprint) = self.remote.locate(&key);
-                let entry = self.local.entry(key, value, born, options.clone());
-                let local = store.admit(&entry, &Terms::Always);
-                Pending { entry, key: wire_key, fingerprint, local, sent: None }
-            })
-            .collect();
+        let admit = move |(key, value), options| {
+            let (wire_key, fingerprint) = self.remote.locate(&key);
+            let entry = self.local.entry(key, value, born, options);
+            let local = store.admit(&entry, &Terms::Always);
+            Pending { entry, key: wire_key, fingerprint, local, sent: None }
+        };
+        let options = std::iter::repeat(options);
+        let mut writes: Vec<_> = pairs.into_iter().zip(options).map(|(pair, options)| admit(pair, options)).collect();
         for _ in 0..ATTEMPTS {
             self.write_pending(&mut writes);
         }
@@ -182,7 +181,7 @@ where
     }
 }
 
-impl<V> Remote<V> {
+impl<V: 'static> Remote<V> {
     /// Writes the value of `entry` on the condition that the item is the one that `cas` was read from.
     pub(super) fn send<K>(
         &self,

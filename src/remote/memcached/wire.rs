@@ -1,0 +1,421 @@
+//! Commands as memcached's meta protocol writes them, and its answers as replies.
+//!
+//! The `memcache` crate encodes the commands and decodes the header lines; what they mean is decided here.
+
+use std::time::Duration;
+
+use memcache::exp::{
+    Error as MetaError, MetaCommand, MetaCommandResult, MetaOp, MetaResponse, ReturnCode, parse_meta_result,
+};
+
+use crate::remote::error::{RemoteError, RemoteErrorKind};
+use crate::remote::tier::{Action, Cas, Command, Expiry, Item, Reply, SetMode};
+use crate::remote::time::{unix_secs, whole_secs};
+
+/// memcached takes a larger expiry for a point in time, in seconds since the Unix epoch.
+const MAX_RELATIVE_SECS: u64 = 30 * 24 * 60 * 60;
+
+/// memcached keeps points in time in 32 bits with a sign. A later one would be in the past.
+const MAX_ABSOLUTE_SECS: u64 = i32::MAX as u64;
+
+/// What a request may need beside its key and value: command, lengths, flags and line ends are under 130 bytes.
+const REQUEST_OVERHEAD: usize = 160;
+
+/// The bytes of a foreign message that an error quotes.
+const MAX_QUOTE: usize = 80;
+
+/// Why a command has no reply.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server refused this command; the connection goes on.
+    Command(RemoteError),
+    /// What the connection carries can no longer be told apart: it has to go.
+    Connection(RemoteError),
+}
+
+/// The first line of an answer.
+#[derive(Debug)]
+pub(super) struct Header {
+    result: MetaCommandResult,
+    /// The length of the data block that follows, without its line end; not above the cap.
+    pub(super) value_len: Option<usize>,
+}
+
+/// Returns no less than the bytes that [`encode`] will write.
+pub(super) fn request_len_bound(command: &Command<'_>) -> usize {
+    let value = if let Action::Set { value, .. } = command.action { value.len() } else { 0 };
+    command.key.as_bytes().len() + value + REQUEST_OVERHEAD
+}
+
+/// Appends the request for `command`, which the server will mark its answer with `opaque`.
+pub(super) fn encode(command: &Command<'_>, opaque: u64, output: &mut Vec<u8>) -> Result<(), RemoteError> {
+    let meta = |op| MetaCommand::new(op, command.key.as_bytes()).flag(format!("O{opaque:x}"));
+    let request = match command.action {
+        Action::Get { value, lease, touch } => {
+            let mut request = meta(MetaOp::Get);
+            if let Some(lease) = lease {
+                request = request.flag(format!("N{}", exptime(Expiry::After(lease))));
+            }
+            // Flags take effect in order: `t` behind `T` tells the new expiry.
+            if let Some(expiry) = touch {
+                request = request.flag(format!("T{}", exptime(expiry)));
+            }
+            if value {
+                request = request.flag("v");
+            }
+            request.flag("c").flag("t").flag("s")
+        }
+        Action::Set { value, expiry, mode, cas } => {
+            let request = match mode {
+                SetMode::Always => meta(MetaOp::Set).flag(format!("T{}", exptime(expiry))),
+                SetMode::Add => meta(MetaOp::Set).flag("ME").flag(format!("T{}", exptime(expiry))),
+                SetMode::Append => meta(MetaOp::Set).flag("MA"),
+            };
+            only_if(request, cas).value(value)
+        }
+        Action::Delete { cas } => only_if(meta(MetaOp::Delete), cas),
+        Action::MarkStale { expiry } => {
+            let request = meta(MetaOp::Delete).flag("I");
+            match expiry {
+                Some(expiry) => request.flag(format!("T{}", exptime(expiry))),
+                None => request,
+            }
+        }
+        Action::Increment { delta, initial } => count(meta(MetaOp::Arithmetic), delta, initial),
+        Action::Decrement { delta, initial } => count(meta(MetaOp::Arithmetic).flag("MD"), delta, initial),
+    };
+    request.encode_into(output).map_err(|error| {
+        let message = format!("a command cannot be written: {error}");
+        RemoteError::with_source(RemoteErrorKind::Config, message, error)
+    })
+}
+
+fn only_if(request: MetaCommand, cas: Option<Cas>) -> MetaCommand {
+    match cas {
+        Some(cas) => request.flag(format!("C{}", cas.value)),
+        None => request,
+    }
+}
+
+fn count(request: MetaCommand, delta: u64, initial: Option<(u64, Expiry)>) -> MetaCommand {
+    let request = request.flag("v").flag(format!("D{delta}"));
+    match initial {
+        // `N0` creates a counter that never expires.
+        Some((initial, expiry)) => request.flag(format!("N{}", exptime(expiry))).flag(format!("J{initial}")),
+        None => request,
+    }
+}
+
+fn exptime(expiry: Expiry) -> u64 {
+    match expiry {
+        Expiry::Never => 0,
+        Expiry::After(duration) => exptime_after(duration, unix_secs()),
+    }
+}
+
+fn exptime_after(duration: Duration, unix_now: u64) -> u64 {
+    match whole_secs(duration) {
+        secs @ 0..=MAX_RELATIVE_SECS => secs,
+        // Forgetting an item early is always allowed.
+        secs => secs.saturating_add(unix_now).min(MAX_ABSOLUTE_SECS),
+    }
+}
+
+/// Decodes the first line of the answer to the request that was marked `opaque`, whatever bytes it is made of.
+pub(super) fn header(line: &[u8], opaque: u64, max_value_len: usize) -> Result<Header, Failure> {
+    let result = MetaResponse::parse_header(line).and_then(parse_meta_result).map_err(|error| refusal(&error))?;
+    // A shifted stream would hand this caller somebody else's value. Miss or not, every answer carries its mark.
+    if result.opaque.as_deref() != Some(format!("{opaque:x}").as_bytes()) {
+        return Err(protocol(format!("the answer {} belongs to another request", quote(line))));
+    }
+    let value_len = if result.rc == ReturnCode::Va { Some(value_len(line, max_value_len)?) } else { None };
+    Ok(Header { result, value_len })
+}
+
+/// Reads the length that the crate has read before us but does not show.
+fn value_len(line: &[u8], max_value_len: usize) -> Result<usize, Failure> {
+    let token = line.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).nth(1);
+    let len: Option<usize> =
+        token.and_then(|token| std::str::from_utf8(token).ok()).and_then(|token| token.parse().ok());
+    match len {
+        Some(len) if len <= max_value_len => Ok(len),
+        _ => Err(protocol(format!("{} announces a value above the limit of {max_value_len} bytes", quote(line)))),
+    }
+}
+
+/// Turns an answer into the reply to `action`.
+pub(super) fn reply(
+    action: &Action<'_>,
+    header: Header,
+    value: Option<Vec<u8>>,
+    connection: u64,
+) -> Result<Reply, Failure> {
+    use ReturnCode::{En, Ex, Hd, Nf, Ns, Va};
+    let result = header.result;
+    match (action, result.rc) {
+        (Action::Get { .. }, En) | (Action::Delete { .. } | Action::MarkStale { .. }, Nf) => Ok(Reply::Miss),
+        (Action::Get { value: true, lease, .. }, Va) | (Action::Get { value: false, lease, .. }, Hd) => {
+            item(&result, value, lease.is_some(), connection)
+        }
+        (Action::Set { .. } | Action::Delete { .. } | Action::MarkStale { .. }, Hd) => Ok(Reply::Done),
+        (Action::Set { .. }, Ns) => Ok(Reply::NotStored),
+        (Action::Set { .. }, Ex | Nf) | (Action::Delete { .. }, Ex) => Ok(Reply::Fenced),
+        (Action::Increment { .. } | Action::Decrement { .. }, Va) => number(value.as_deref().unwrap_or_default()),
+        (Action::Increment { .. } | Action::Decrement { .. }, Nf) => Ok(Reply::Miss),
+        (Action::Increment { .. } | Action::Decrement { .. }, Ns) => {
+            Err(Failure::Command(RemoteError::new(RemoteErrorKind::Refused, "memcached did not store the counter")))
+        }
+        (_, code) => Err(protocol(format!("{code:?} is no answer to this command"))),
+    }
+}
+
+fn item(
+    result: &MetaCommandResult,
+    value: Option<Vec<u8>>,
+    with_lease: bool,
+    connection: u64,
+) -> Result<Reply, Failure> {
+    let Some(cas) = result.cas else { return Err(protocol("an item without its cas".to_owned())) };
+    if cas == 0 {
+        return Err(Failure::Connection(no_cas()));
+    }
+    let cas = Cas { value: cas, connection };
+    let size = result.size.and_then(|size| usize::try_from(size).ok());
+    let len = match (&value, size) {
+        (Some(value), Some(size)) if value.len() != size => {
+            return Err(protocol(format!("an item of {size} bytes came with {}", value.len())));
+        }
+        (Some(value), _) => value.len(),
+        (None, Some(size)) => size,
+        (None, None) => return Err(protocol("an item without its size".to_owned())),
+    };
+    // Only an empty item with a lease on it is a placeholder. A stale item with a value has `W` and `Z` too: there they
+    // speak of who refreshes it.
+    if len == 0 && (result.won || result.busy) {
+        return Ok(if result.won && with_lease { Reply::Won(cas) } else { Reply::Busy(cas) });
+    }
+    Ok(Reply::Hit(Item {
+        value: value.unwrap_or_default(),
+        len,
+        cas,
+        // Negative: never.
+        expires_in: result.ttl.and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs),
+        stale: result.stale,
+        won: result.won,
+    }))
+}
+
+fn number(value: &[u8]) -> Result<Reply, Failure> {
+    let number = std::str::from_utf8(value).ok().and_then(|digits| digits.trim_end_matches(' ').parse().ok());
+    number.map(Reply::Number).ok_or_else(|| protocol(format!("{} is no number", quote(value))))
+}
+
+/// Sorts the error lines of memcached: those that leave the connection usable, and all others.
+fn refusal(error: &MetaError) -> Failure {
+    match error {
+        MetaError::Server(message) if message.starts_with("out of memory") => {
+            Failure::Command(RemoteError::new(RemoteErrorKind::Refused, "memcached is out of memory"))
+        }
+        MetaError::Server(message) if message.starts_with("object too large") => Failure::Command(RemoteError::new(
+            RemoteErrorKind::TooLarge,
+            "the value is larger than memcached's item limit (its option -I)",
+        )),
+        MetaError::Rejected(message) if message.starts_with("cannot increment or decrement") => {
+            Failure::Command(RemoteError::new(RemoteErrorKind::Refused, "the item holds no counter"))
+        }
+        MetaError::Server(message) => {
+            let message = format!("memcached failed: {}", quote(message.as_bytes()));
+            Failure::Connection(RemoteError::new(RemoteErrorKind::Refused, message))
+        }
+        other => protocol(format!("unexpected answer: {}", quote(other.to_string().as_bytes()))),
+    }
+}
+
+/// The error about a server that numbers no versions (its option `-C`).
+pub(super) fn no_cas() -> RemoteError {
+    let message = "memcached runs without cas, which leases and invalidation need: start it without -C";
+    RemoteError::new(RemoteErrorKind::Config, message)
+}
+
+pub(super) fn protocol(message: String) -> Failure {
+    Failure::Connection(RemoteError::new(RemoteErrorKind::Protocol, message))
+}
+
+/// Renders the beginning of foreign bytes as printable ASCII.
+pub(super) fn quote(bytes: &[u8]) -> String {
+    let (head, more) = match bytes.get(..MAX_QUOTE) {
+        Some(head) if bytes.len() > MAX_QUOTE => (head, "…"),
+        _ => (bytes, ""),
+    };
+    format!("\"{}{more}\"", head.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::remote::key::WireKey;
+    use crate::remote::tier::Route;
+
+    const MAX: usize = 1 << 20;
+
+    fn encoded(action: Action<'_>) -> String {
+        let key = WireKey::new("k").unwrap();
+        let command = Command { key: &key, route: Route::ByKey, action };
+        let mut output = Vec::new();
+        encode(&command, 0x1f, &mut output).unwrap();
+        assert!(output.len() <= request_len_bound(&command));
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn requests_are_written_as_the_protocol_wants_them() {
+        let cas = Some(Cas { value: 7, connection: 1 });
+        let second = Expiry::After(Duration::from_millis(1));
+        for (action, wire) in [
+            (Action::Get { value: true, lease: None, touch: None }, "mg k O1f v c t s\r\n"),
+            (
+                Action::Get { value: false, lease: Some(Duration::ZERO), touch: Some(Expiry::Never) },
+                "mg k O1f N1 T0 c t s\r\n",
+            ),
+            (Action::Set { value: b"ab", expiry: second, mode: SetMode::Always, cas }, "ms k 2 O1f T1 C7\r\nab\r\n"),
+            (
+                Action::Set { value: b"", expiry: Expiry::Never, mode: SetMode::Add, cas: None },
+                "ms k 0 O1f ME T0\r\n\r\n",
+            ),
+            (Action::Set { value: b"a", expiry: second, mode: SetMode::Append, cas: None }, "ms k 1 O1f MA\r\na\r\n"),
+            (Action::Delete { cas }, "md k O1f C7\r\n"),
+            (Action::MarkStale { expiry: None }, "md k O1f I\r\n"),
+            (Action::MarkStale { expiry: Some(second) }, "md k O1f I T1\r\n"),
+            (Action::Increment { delta: 2, initial: None }, "ma k O1f v D2\r\n"),
+            (Action::Decrement { delta: 2, initial: Some((5, Expiry::Never)) }, "ma k O1f MD v D2 N0 J5\r\n"),
+        ] {
+            assert_eq!(encoded(action), wire);
+        }
+    }
+
+    #[test]
+    fn no_request_is_longer_than_its_bound() {
+        let key = WireKey::new([b'k'; 250]).unwrap();
+        let cas = Some(Cas { value: u64::MAX, connection: u64::MAX });
+        let longest = Expiry::After(Duration::MAX);
+        let initial = Some((u64::MAX, longest));
+        for action in [
+            Action::Get { value: true, lease: Some(Duration::MAX), touch: Some(longest) },
+            Action::Set { value: &[0; 1_000], expiry: longest, mode: SetMode::Add, cas },
+            Action::Delete { cas },
+            Action::MarkStale { expiry: Some(longest) },
+            Action::Decrement { delta: u64::MAX, initial },
+        ] {
+            let command = Command { key: &key, route: Route::ByKey, action };
+            let mut output = Vec::new();
+            encode(&command, u64::MAX, &mut output).unwrap();
+            assert!(output.len() <= request_len_bound(&command), "{}", output.len());
+        }
+    }
+
+    #[test]
+    fn long_expiries_become_points_in_time() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let now = 1_700_000_000;
+        assert_eq!(exptime_after(30 * day, now), MAX_RELATIVE_SECS);
+        assert_eq!(exptime_after(30 * day + Duration::from_nanos(1), now), now + MAX_RELATIVE_SECS + 1);
+        assert_eq!(exptime_after(Duration::MAX, now), MAX_ABSOLUTE_SECS);
+    }
+
+    fn decode(action: Action<'_>, line: &str, value: Option<&[u8]>) -> Result<Reply, RemoteErrorKind> {
+        header(line.as_bytes(), 1, MAX)
+            .and_then(|header| reply(&action, header, value.map(<[u8]>::to_vec), 9))
+            .map_err(|(Failure::Command(error) | Failure::Connection(error))| error.kind())
+    }
+
+    #[test]
+    fn leases_are_read_off_empty_items_only() {
+        let cas = Cas { value: 7, connection: 9 };
+        let plain = Action::Get { value: true, lease: None, touch: None };
+        let lease = Action::Get { value: true, lease: Some(Duration::from_secs(1)), touch: None };
+        assert_eq!(decode(lease, "VA 0 c7 t-1 s0 O1 W", Some(b"")), Ok(Reply::Won(cas)));
+        assert!(matches!(decode(lease, "VA 0 c7 t29 s0 O1 Z", Some(b"")), Ok(Reply::Busy(cas)) if cas.value == 7));
+        assert!(matches!(decode(plain, "VA 0 c7 t29 s0 O1 Z", Some(b"")), Ok(Reply::Busy(cas)) if cas.value == 7));
+        let hit = |value: &[u8], stale, won| {
+            let expires_in = Some(Duration::from_secs(5));
+            Ok(Reply::Hit(Item { value: value.to_vec(), len: value.len(), cas, expires_in, stale, won }))
+        };
+        assert_eq!(decode(lease, "VA 0 c7 t5 s0 O1", Some(b"")), hit(b"", false, false));
+        assert_eq!(decode(lease, "VA 1 c7 t5 s1 O1 X W", Some(b"a")), hit(b"a", true, true));
+        assert_eq!(decode(lease, "VA 1 c7 t5 s1 O1 Z X", Some(b"a")), hit(b"a", true, false));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_its_request_breaks_the_connection() {
+        let get = Action::Get { value: true, lease: None, touch: None };
+        let look = Action::Get { value: false, lease: None, touch: None };
+        let delete = Action::Delete { cas: None };
+        let count = Action::Increment { delta: 1, initial: None };
+        for (action, line, value) in [
+            (get, "EN O2", None),
+            (get, "EN", None),
+            (get, "HD c7 t1 s1 O1", None),
+            (look, "VA 1 c7 t1 s1 O1", Some(&b"a"[..])),
+            (get, "VA 1 t1 s1 O1", Some(b"a")),
+            (get, "VA 1 c7 t1 s2 O1", Some(b"a")),
+            (look, "HD c7 t1 O1", None),
+            (get, "VA 4294967295 c7 t1 s1 O1", Some(b"a")),
+            (get, "VA 99999999999999999999 O1", Some(b"a")),
+            (get, "VA -1 O1", Some(b"a")),
+            (get, "VA O1", Some(b"a")),
+            (get, "CLIENT_ERROR bad data chunk", None),
+            (get, "ERROR", None),
+            (get, "", None),
+            (delete, "NS O1", None),
+            (count, "HD O1", None),
+            (count, "VA 2 O1", Some(b"1x")),
+        ] {
+            assert_eq!(decode(action, line, value), Err(RemoteErrorKind::Protocol), "{line}");
+        }
+        assert_eq!(decode(look, "HD c0 t1 s1 O1", None), Err(RemoteErrorKind::Config));
+    }
+
+    #[test]
+    fn refusals_keep_the_connection_and_other_errors_do_not() {
+        for (line, kind) in [
+            ("SERVER_ERROR out of memory storing object", RemoteErrorKind::Refused),
+            ("SERVER_ERROR out of memory", RemoteErrorKind::Refused),
+            ("SERVER_ERROR object too large for cache", RemoteErrorKind::TooLarge),
+            ("CLIENT_ERROR cannot increment or decrement non-numeric value", RemoteErrorKind::Refused),
+        ] {
+            let Err(Failure::Command(error)) = header(line.as_bytes(), 1, MAX) else { panic!("{line}") };
+            assert_eq!(error.kind(), kind);
+        }
+        assert!(matches!(header(b"SERVER_ERROR backend gone", 1, MAX), Err(Failure::Connection(_))));
+    }
+
+    #[test]
+    fn quotes_are_short_and_printable() {
+        let quoted = quote(&[0xff; 10_000]);
+        assert!(quoted.len() < 5 * MAX_QUOTE);
+        assert!(quote(b"a\r\n\x1b[31m").is_ascii());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_reply_or_an_error(
+            code in "(VA|HD|EN|NS|EX|NF|MN|ME|SERVER_ERROR|CLIENT_ERROR|)",
+            rest in prop::collection::vec(any::<u8>(), 0..64),
+            value in prop::collection::vec(any::<u8>(), 0..32),
+        ) {
+            let line = [code.as_bytes(), b" ", &rest, b" O1"].concat();
+            for action in [
+                Action::Get { value: true, lease: Some(Duration::ZERO), touch: None },
+                Action::Set { value: b"", expiry: Expiry::Never, mode: SetMode::Always, cas: None },
+                Action::Increment { delta: 1, initial: None },
+            ] {
+                if let Ok(header) = header(&line, 1, MAX) {
+                    prop_assert!(header.value_len.is_none_or(|len| len <= MAX));
+                    _ = reply(&action, header, Some(value.clone()), 1);
+                }
+            }
+        }
+    }
+}
