@@ -125,7 +125,6 @@ pub(crate) struct CacheKeyspace {
     /// `<ns>:<version>:v:<cache>:`
     value: Box<[u8]>,
     /// `<ns>:<version>:r:<cache>:`
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the election of one refresher among processes"))]
     refresh: Box<[u8]>,
 }
 

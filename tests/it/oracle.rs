@@ -101,6 +101,7 @@ fn comparable(key: &str, reply: Result<Reply, RemoteErrorKind>) -> Result<Reply,
             Reply::Hit(item)
         }
         Reply::Won(_) => Reply::Won(no_cas),
+        Reply::Busy(_) => Reply::Busy(no_cas),
         other => other,
     })
 }
