@@ -229,7 +229,7 @@ where
             Ok(pairs) => {
                 let mut values: HashMap<K, V, ahash::RandomState> = pairs.into_iter().collect();
                 // The batch counts as one load, whose time is that of all its keys.
-                self.store.counters().loaded(took, true);
+                self.store.tally().loaded(took, true);
                 let answer = |claim: Claim<K, V>| match values.remove(claim.key()) {
                     Some(value) => Some(claim.succeed(value, took)),
                     None => {
@@ -241,7 +241,7 @@ where
             }
             Err(error) => {
                 let error = Arc::new(error);
-                self.store.counters().loaded(took, false);
+                self.store.tally().loaded(took, false);
                 // Every claim fails before the first error is returned.
                 let answers: Vec<_> = claims.into_iter().map(|claim| claim.fail(error.clone()).map(Some)).collect();
                 answers.into_iter().collect()

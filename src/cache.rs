@@ -14,7 +14,7 @@ use crate::error::Rejected;
 use crate::group::Generation;
 use crate::key::ToKey;
 use crate::options::EntryOptions;
-use crate::stats::{Stats, bump};
+use crate::stats::Stats;
 use crate::store::{Look, Refusal, Store, Terms};
 use crate::sync::Arc;
 
@@ -132,7 +132,8 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.hit(key, |entry| entry.value.clone())
+        // The handle first: the value is cloned outside the lock.
+        self.hit(key, Arc::clone).map(|entry| entry.value.clone())
     }
 
     /// Calls `f` with a reference to the value for `key`, fresh or stale, and returns what it returns; `None` if the value is
@@ -154,14 +155,15 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let counters = self.store.counters();
+        let tally = self.store.tally();
         let found = self.store.read(self.hash(key), key, |entry, freshness| {
             entry.meta.recency.touch();
-            bump(if freshness == Freshness::Fresh { &counters.hits_fresh } else { &counters.hits_stale });
+            let fresh = freshness == Freshness::Fresh;
+            tally.count(|counters| if fresh { &counters.hits_fresh } else { &counters.hits_stale });
             f(entry)
         });
         if found.is_none() {
-            bump(&counters.misses);
+            tally.count(|counters| &counters.misses);
         }
         found
     }
@@ -266,8 +268,7 @@ where
         Q: ToKey<K> + ?Sized,
     {
         let look = self.store.look(hash, key);
-        let counters = self.store.counters();
-        bump(match look {
+        self.store.tally().count(|counters| match look {
             Look::Fresh(_) => &counters.hits_fresh,
             Look::Stale { .. } => &counters.hits_stale,
             Look::Vacant(_) | Look::Busy(_) => &counters.misses,

@@ -10,7 +10,6 @@ use crate::entry::{Entry, Freshness};
 use crate::error::LoadError;
 use crate::flight::{Flight, Joined, Leading, Outcome};
 use crate::options::{EntryOptions, Load, Spec};
-use crate::stats::bump;
 use crate::store::{Refusal, Store, Terms};
 use crate::sync::Arc;
 
@@ -187,7 +186,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     where
         E: Send + Sync + 'static,
     {
-        self.store.counters().loaded(took, result.is_ok());
+        self.store.tally().loaded(took, result.is_ok());
         match result {
             Ok(value) => Ok(self.succeed(value, took)),
             Err(error) => self.fail(Arc::new(error)),
@@ -248,7 +247,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         let admitted = self.store.admit(&entry, &Terms::IfStands(&self.flight));
         let fenced = admitted == Err(Refusal::Unmet);
         if fenced {
-            bump(&self.store.counters().fences);
+            self.store.tally().count(|counters| &counters.fences);
         }
         self.land_with(&entry, fenced);
         let Err(refusal) = admitted else { return Fill::Stored };
@@ -305,7 +304,7 @@ impl<K, V> Drop for Claim<K, V> {
         }
         if self.loading {
             // The loader panicked, or its future was dropped half-way.
-            self.store.counters().loaded(Duration::ZERO, false);
+            self.store.tally().loaded(Duration::ZERO, false);
             let panicked = std::thread::panicking();
             self.land(if panicked { Outcome::Panicked } else { Outcome::Abandoned });
         } else {

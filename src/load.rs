@@ -12,7 +12,6 @@ use crate::error::LoadError;
 use crate::flight::{Joined, Outcome, is_led_here};
 use crate::key::ToKey;
 use crate::options::Load;
-use crate::stats::bump;
 use crate::store::Look;
 use crate::sync::Arc;
 
@@ -219,7 +218,7 @@ where
         if is_led_here(&joined.flight) {
             return Err(LoadError::reentrant());
         }
-        bump(&self.store.counters().load_waits);
+        self.store.tally().count(|counters| &counters.load_waits);
         Ok(joined)
     }
 
@@ -273,7 +272,7 @@ where
         match outcome {
             Some(outcome) => joined.settle(&outcome),
             None if deadline.has_passed(self.store.settings.clock.now()) => {
-                bump(&self.store.counters().load_timeouts);
+                self.store.tally().count(|counters| &counters.load_timeouts);
                 Err(LoadError::timed_out(self.store.settings.load_wait))
             }
             // The claim that this caller waited for has run out: it may take it over.

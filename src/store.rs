@@ -18,7 +18,7 @@ use crate::group::{Generation, Group, GroupSet, Groups};
 use crate::options::{DefaultLifetime, Draft, Spec};
 use crate::policy::Recency;
 use crate::shard::{Leaving, Shard};
-use crate::stats::{Counters, RemovalCause, Stats, StripedCounters, bump};
+use crate::stats::{RemovalCause, Stats, StripedCounters, Tally};
 use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard};
 
 /// One shard behind its lock.
@@ -104,7 +104,7 @@ impl<K, V> Store<K, V> {
     }
 
     #[inline]
-    pub(crate) fn counters(&self) -> &Counters {
+    pub(crate) fn tally(&self) -> Tally<'_> {
         self.counters.mine()
     }
 
@@ -181,12 +181,12 @@ impl<K, V> Store<K, V> {
 
     /// Counts an entry that has left, and tells the listener.
     fn announce(&self, entry: &Entry<K, V>, cause: RemovalCause) {
-        self.counters().removed(cause);
+        self.tally().removed(cause);
         if let Some(listener) = &self.settings.listener {
             // A listener is told of what has happened already: its panic must not look like a failure of the operation.
             let told = catch_unwind(AssertUnwindSafe(|| listener(&entry.key, &entry.value, cause)));
             if let Err(panic) = told {
-                bump(&self.counters().listener_panics);
+                self.tally().count(|counters| &counters.listener_panics);
                 drop_quietly(panic);
             }
         }
@@ -367,8 +367,8 @@ impl<K: Eq, V> Store<K, V> {
         leaving.flights.iter().for_each(|flight| flight.land(Outcome::Abandoned));
         self.dispose(leaving);
         match admitted {
-            Ok(()) => bump(&self.counters().stores),
-            Err(Refusal::Rejected(_)) => bump(&self.counters().rejections),
+            Ok(()) => self.tally().count(|counters| &counters.stores),
+            Err(Refusal::Rejected(_)) => self.tally().count(|counters| &counters.rejections),
             Err(Refusal::Unmet) => {}
         }
         admitted

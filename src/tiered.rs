@@ -30,7 +30,7 @@ use crate::remote::envelope::GroupTokens;
 use crate::remote::key::{RemoteKey, WireKey};
 use crate::remote::keyspace::CacheKeyspace;
 use crate::remote::tier::Cas;
-use crate::stats::{Stats, bump};
+use crate::stats::Stats;
 use crate::store::Terms;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -382,7 +382,7 @@ where
             loader(load)
         };
         let took = stopwatch.elapsed();
-        self.local.store.counters().loaded(took, result.is_ok());
+        self.local.store.tally().loaded(took, result.is_ok());
         let value = match result {
             Ok(value) => value,
             Err(error) => {
@@ -405,7 +405,7 @@ where
         };
         match sent {
             Sent::Fenced => {
-                bump(&self.local.store.counters().fences);
+                self.local.store.tally().count(|counters| &counters.fences);
                 claim.refuse(&entry);
             }
             // Not written there, perhaps, but nothing says that the value is out of date.
