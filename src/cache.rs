@@ -24,9 +24,10 @@ use crate::sync::Arc;
 /// An entry is *fresh* until its soft deadline, *stale* until its hard one, then *dead*; groups make it stale or dead at once.
 /// The cache does no I/O and starts no thread.
 ///
-/// `Hash` and `Eq` of keys run under a shard's lock, and so does `Clone` of a value on a fresh hit, under the read lock: keep
-/// them short, and do not call the cache from them. All other code of yours (loaders, weigher, listener, `Drop`, closures)
-/// runs outside locks and may call the cache as it likes.
+/// `Eq` of keys runs under a shard's lock. So does, for now, `Clone` of a value that [`get`](Self::get), `peek` or a load finds
+/// fresh: under the read lock, which saves a hit two reference counts until hits take no lock at all. Keep both short, and do
+/// not call the cache from them; where a `Clone` has to, use [`with`](Self::with). All other code of yours (loaders, weigher,
+/// listener, `Drop`, closures) runs outside locks and may call the cache as it likes.
 ///
 /// # Examples
 /// ```
@@ -126,14 +127,14 @@ where
     /// Never claims a stale value: use [`lookup`](Self::lookup) or [`get_or_load`](Self::get_or_load) to have it refreshed.
     ///
     /// # Blocking
-    /// Takes one shard's read lock. Never waits for I/O, a loader or another caller's closure.
+    /// Takes one shard's read lock, and clones the value under it: a stopgap, see [`Cache`]. Never waits for I/O, a loader
+    /// or another caller's closure.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        // The handle first: the value is cloned outside the lock.
-        self.hit(key, Arc::clone).map(|entry| entry.value.clone())
+        self.hit(key, |entry| entry.value.clone())
     }
 
     /// Calls `f` with a reference to the value for `key`, fresh or stale, and returns what it returns; `None` if the value is

@@ -275,7 +275,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     }
 
     fn grace(&self) -> Duration {
-        self.stale.as_ref().map_or(self.store.settings.grace, |entry| entry.meta.grace)
+        self.stale.as_ref().map_or(self.store.settings.grace, |entry| entry.meta.grace.get())
     }
 }
 

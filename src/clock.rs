@@ -65,6 +65,26 @@ impl fmt::Debug for Deadline {
     }
 }
 
+/// An interval in 32 bits, counted in units of so many nanoseconds: rounded up, and cut at what fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interval<const UNIT_NS: u64>(u32);
+
+/// Up to 71 minutes.
+pub(crate) type Micros = Interval<1_000>;
+/// Up to 49 days.
+pub(crate) type Millis = Interval<1_000_000>;
+
+impl<const UNIT_NS: u64> Interval<UNIT_NS> {
+    pub(crate) fn new(interval: Duration) -> Self {
+        let units = interval.as_nanos().div_ceil(UNIT_NS.into());
+        Interval(u32::try_from(units).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn get(self) -> Duration {
+        Duration::from_nanos(u64::from(self.0) * UNIT_NS)
+    }
+}
+
 /// A [`Deadline`] that moves while others look at it.
 #[derive(Debug)]
 pub(crate) struct AtomicDeadline(AtomicU64);
@@ -404,6 +424,14 @@ mod tests {
         assert_eq!(Deadline::after(start, Duration::from_millis(5)), Deadline(15));
         assert_eq!(Deadline::after(start, Duration::MAX), Deadline::NEVER);
         assert!(Deadline(15).has_passed(Timestamp(15)) && !Deadline(15).has_passed(Timestamp(14)));
+    }
+
+    #[test]
+    fn short_intervals_round_up_and_are_cut_at_what_fits() {
+        assert_eq!(Millis::new(Duration::from_micros(1)).get(), Duration::from_millis(1));
+        assert_eq!(Micros::new(Duration::from_millis(3)).get(), Duration::from_millis(3));
+        assert_eq!(Micros::new(Duration::from_nanos(1)).get(), Duration::from_micros(1));
+        assert_eq!(Micros::new(Duration::MAX).get(), Duration::from_micros(u32::MAX.into()));
     }
 
     #[test]

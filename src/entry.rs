@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{AtomicDeadline, Clock, Deadline, Timestamp};
+use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis, Timestamp};
 use crate::group::{Generation, Group, GroupSet, Groups};
 use crate::policy::{Recency, Resident};
 use crate::stats::RemovalCause;
@@ -30,16 +30,16 @@ pub(crate) struct Meta {
     pub(crate) soft: AtomicDeadline,
     pub(crate) groups: GroupSet,
     pub(crate) recency: Recency,
+    /// How long a claim to refresh the value lasts.
+    pub(crate) grace: Millis,
     /// From here the value is dead.
     pub(crate) hard: Deadline,
     /// Until then no refresh is tried again, after one that failed.
     pub(crate) retry_at: AtomicDeadline,
     pub(crate) weight: u64,
     pub(crate) created: Timestamp,
-    /// How long a claim to refresh the value lasts.
-    pub(crate) grace: Duration,
     /// How long the load took that brought the value; zero where there was none.
-    pub(crate) load_cost: Duration,
+    pub(crate) load_cost: Micros,
 }
 
 /// Whether a value may be served, and whether it should be refreshed.
@@ -152,8 +152,8 @@ mod tests {
             recency: Recency::default(),
             weight: 1,
             created: now,
-            grace: Duration::ZERO,
-            load_cost: Duration::ZERO,
+            grace: Millis::new(Duration::ZERO),
+            load_cost: Micros::new(Duration::ZERO),
         }
     }
 

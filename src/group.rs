@@ -114,7 +114,8 @@ pub(crate) enum GroupSet {
     #[default]
     Empty,
     One(Arc<Group>),
-    Many(Box<[Arc<Group>]>),
+    // Boxed twice, so that the two common cases cost an entry 16 bytes and not 24.
+    Many(Box<Box<[Arc<Group>]>>),
 }
 
 impl GroupSet {
@@ -154,7 +155,7 @@ impl FromIterator<Arc<Group>> for GroupSet {
                 many.push(group);
             }
         }
-        GroupSet::Many(many.into())
+        GroupSet::Many(Box::new(many.into()))
     }
 }
 

@@ -10,7 +10,7 @@ use equivalent::Equivalent;
 use crate::ToKey;
 use crate::budget::{Budget, Grant};
 use crate::claim::Claim;
-use crate::clock::{AtomicDeadline, Clock, Deadline};
+use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis};
 use crate::entry::{Entry, Freshness, Judge, Meta};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
@@ -264,7 +264,7 @@ impl<K, V> Store<K, V> {
         let Some(left) = soft.remaining(self.settings.clock.near(soft)) else { return false };
         // From (0, 1]: the logarithm of 0 would make every entry due.
         let luck = 1.0 - fastrand::f64();
-        meta.load_cost.as_secs_f64() * beta * -luck.ln() >= left.as_secs_f64()
+        meta.load_cost.get().as_secs_f64() * beta * -luck.ln() >= left.as_secs_f64()
     }
 
     /// Returns whether an entry was overtaken by a bump of one of its groups or of the cache.
@@ -335,8 +335,8 @@ impl<K: Eq, V> Store<K, V> {
             recency: Recency::default(),
             weight: weight.max(1),
             created: now,
-            grace: spec.grace.unwrap_or(settings.grace),
-            load_cost: cost,
+            grace: Millis::new(spec.grace.unwrap_or(settings.grace)),
+            load_cost: Micros::new(cost),
         };
         Arc::new(Entry { key, value, meta, hash })
     }
@@ -597,7 +597,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
         Q: ToKey<K> + ?Sized,
     {
         let settings = &self.settings;
-        let grace = found.map_or(settings.grace, |entry| entry.meta.grace);
+        let grace = found.map_or(settings.grace, |entry| entry.meta.grace.get());
         let suspects = found.map_or(GroupSet::Empty, |entry| entry.meta.groups.clone());
         let draft = Draft::new(settings.groups.clone());
         let until = Deadline::after(settings.clock.now(), grace);

@@ -238,7 +238,7 @@ impl<V: 'static> Remote<V> {
             created_ms: Clock::unix_ms(),
             soft_ttl: WireTtl::new(meta.soft.get().remaining(meta.created)),
             hard_ttl: WireTtl::new(meta.hard.remaining(meta.created)),
-            load_cost_us: load_cost_us((!meta.load_cost.is_zero()).then_some(meta.load_cost)),
+            load_cost_us: load_cost_us(Some(meta.load_cost.get()).filter(|cost| !cost.is_zero())),
         };
         Envelope { header, groups: tokens }.encode_value(&*self.codec, &entry.value)
     }

@@ -45,7 +45,6 @@ fn two_processes<T: RemoteTier + Clone>(tier: &T) {
     assert_eq!(loads.load(Ordering::Relaxed), 2);
     assert!(a.add("n".to_owned(), "1".to_owned()).is_stored());
     assert!(!b.add("n".to_owned(), "2".to_owned()).is_stored());
-    println!("{:?}", b.remote_stats());
 }
 
 #[test]
