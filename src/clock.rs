@@ -174,13 +174,6 @@ impl Clock {
         if deadline.0 > coarse.0 + COARSE_LAG_MS || deadline.has_passed(coarse) { coarse } else { self.now() }
     }
 
-    /// Returns the milliseconds since 1970 by the wall clock, which other hosts may see otherwise.
-    #[cfg(feature = "tiered")]
-    pub(crate) fn unix_ms() -> u64 {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-    }
-
     /// Waits for `future` on this thread until `deadline`.
     pub(crate) fn block_on<F: Future>(&self, future: F, deadline: Deadline) -> Option<F::Output> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -340,6 +333,22 @@ struct Unpark(Thread);
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
+    }
+}
+
+/// The time of I/O, which no cache's clock can move.
+#[cfg(feature = "tiered")]
+pub(crate) mod real {
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    /// Returns the time of deadlines of exchanges, and of expiries in a store in memory.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
+
+    /// Returns the time since 1970 by the wall clock, which other hosts may see otherwise; zero where it is before that.
+    pub(crate) fn since_epoch() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,8 @@ use super::key::WireKey;
 use super::tier::{
     Action, Cas, Command, DEFAULT_MAX_VALUE_LEN, Expiry, Item, RemoteTier, Reply, SetMode, next_connection_id,
 };
-use super::time::{now, whole_secs};
+use super::time::whole_secs;
+use crate::clock::real::now;
 use crate::sync::{Arc, Mutex};
 
 /// The memory that keys and values may take together. Past it the oldest writes go, as memcached's do.

@@ -1,17 +1,6 @@
-//! Reads of time in the remote tier, and durations as stores count them.
+//! Durations as stores count them.
 
-use std::time::{Duration, Instant};
-
-/// Returns the time of deadlines and expiries.
-pub(super) fn now() -> Instant {
-    Instant::now()
-}
-
-/// Returns the seconds since the Unix epoch; 0 on a host whose clock is before it.
-#[cfg(feature = "memcached")]
-pub(super) fn unix_secs() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
+use std::time::Duration;
 
 /// Rounds `duration` up to whole seconds, at least 1: to memcached, 0 means forever.
 pub(super) fn whole_secs(duration: Duration) -> u64 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Consulted, Remote, Ticket, TieredCache};
 use crate::claim::{Claim, Fill};
-use crate::clock::Clock;
+use crate::clock::real;
 use crate::group::Bump as Kind;
 use crate::key::ToKey;
 use crate::options::{Lifetime, Spec};
@@ -287,6 +287,11 @@ pub(super) fn kept_for(hard: Duration) -> Duration {
     Duration::from_secs(hard.as_secs().saturating_add(2))
 }
 
+/// Returns the time that a value's header is dated by.
+pub(super) fn unix_ms() -> u64 {
+    u64::try_from(real::since_epoch().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Returns how long a value is from its soft and its hard deadline; `None` if it is past the latter.
 ///
 /// The store counts down from [`kept_for`] in whole seconds, by a clock that all readers share. A value is taken for as old as
@@ -295,7 +300,7 @@ fn left(header: &Header, expires_in: Option<Duration>) -> Option<(Option<Duratio
     let (soft, hard) = (header.soft_ttl.get(), header.hard_ttl.get());
     let age = match (hard, expires_in) {
         (Some(hard), Some(expires_in)) => kept_for(hard).saturating_sub(expires_in) + TICK,
-        _ => Duration::from_millis(Clock::unix_ms().saturating_sub(header.created_ms)),
+        _ => Duration::from_millis(unix_ms().saturating_sub(header.created_ms)),
     };
     let soft = soft.map(|soft| soft.saturating_sub(age));
     match hard.map(|hard| hard.saturating_sub(age)) {

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 
-use super::fetch::{LEASE, kept_for};
+use super::fetch::{LEASE, kept_for, unix_ms};
 use super::{Remote, TieredCache};
-use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::error::Rejected;
 use crate::namespace::Receipt;
@@ -235,7 +234,7 @@ impl<V: 'static> Remote<V> {
         let meta = &entry.meta;
         let header = Header {
             key_fingerprint: fingerprint,
-            created_ms: Clock::unix_ms(),
+            created_ms: unix_ms(),
             soft_ttl: WireTtl::new(meta.soft.get().remaining(meta.created)),
             hard_ttl: WireTtl::new(meta.hard.remaining(meta.created)),
             load_cost_us: load_cost_us(Some(meta.load_cost.get()).filter(|cost| !cost.is_zero())),

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clock::real::now;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
-use crate::remote::time::now;
 use crate::sync::{Arc, Condvar, Mutex};
 
 /// The port that messages suggest.

@@ -5,9 +5,9 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use crate::clock::real::now;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::tier::next_connection_id;
-use crate::remote::time::now;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long a connection may lie unused. Longer than leases live, since a cas is worth nothing without its connection;

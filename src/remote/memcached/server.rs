@@ -7,10 +7,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::address::{Address, Resolver};
 use super::connection::Connection;
 use super::pool::{Checkout, Pool};
+use crate::clock::real::now;
 use crate::remote::breaker::Breaker;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::tier::{Cas, Command, Reply, next_connection_id};
-use crate::remote::time::now;
 use crate::sync::Mutex;
 
 /// Limits that all servers share.

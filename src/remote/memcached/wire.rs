@@ -8,9 +8,10 @@ use memcache::exp::{
     Error as MetaError, MetaCommand, MetaCommandResult, MetaOp, MetaResponse, ReturnCode, parse_meta_result,
 };
 
+use crate::clock::real;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::tier::{Action, Cas, Command, Expiry, Item, Reply, SetMode};
-use crate::remote::time::{unix_secs, whole_secs};
+use crate::remote::time::whole_secs;
 
 /// memcached takes a larger expiry for a point in time, in seconds since the Unix epoch.
 const MAX_RELATIVE_SECS: u64 = 30 * 24 * 60 * 60;
@@ -109,7 +110,7 @@ fn count(request: MetaCommand, delta: u64, initial: Option<(u64, Expiry)>) -> Me
 fn exptime(expiry: Expiry) -> u64 {
     match expiry {
         Expiry::Never => 0,
-        Expiry::After(duration) => exptime_after(duration, unix_secs()),
+        Expiry::After(duration) => exptime_after(duration, real::since_epoch().as_secs()),
     }
 }
 
