@@ -9,9 +9,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::wire::{self, Failure, quote};
+use crate::clock::real::now;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::tier::{Command, Reply};
-use crate::remote::time::now;
 
 /// The oldest memcached that marks the misses of a batch with the request they belong to.
 const MIN_VERSION: [u32; 3] = [1, 6, 18];

@@ -15,7 +15,7 @@ use self::router::Router;
 use self::server::{Limits, Server};
 use super::error::{RemoteError, RemoteErrorKind};
 use super::tier::{Action, Command, DEFAULT_MAX_VALUE_LEN, RemoteTier, Reply};
-use super::time::now;
+use crate::clock::real::now;
 use crate::sync::Arc;
 
 /// How long dialing may take: a dead host must not hold a caller for long, and a live one in reach answers far sooner.
