@@ -1,1 +1,5 @@
 //! The integration tests: larder as its users see it, through the public API alone.
+
+mod model;
+mod scene;
+mod weights;
