@@ -437,6 +437,10 @@ impl<K: Eq, V> Store<K, V> {
             }
             _ => leaving.flights.extend(shard.fence(entry.hash, &entry.key)),
         }
+        if let Terms::IfCurrent(old) = terms {
+            // Again, now that nobody can move it any more: it may have been expired while its successor was made.
+            entry.meta.soft.set(old.meta.soft.get());
+        }
         let Some(old) = shard.remove(entry.hash, &entry.key) else { return 0 };
         let weight = old.meta.weight;
         let cause = judge.cause_of_death(&old.meta).unwrap_or(RemovalCause::Replaced);
