@@ -202,6 +202,8 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         if verdict.store {
             let _ = self.store_value(value.clone(), spec, took);
         } else {
+            // Before the judgement, which has to hold for everybody who has joined: from here on nobody does.
+            self.store.retract(&self.flight);
             let fenced = self.store.is_fenced(&self.flight) || spec.groups.moved_since(self.flight.born);
             let outcome = Outcome::Loaded { value: value.clone(), fenced };
             self.land(outcome);
