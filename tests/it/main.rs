@@ -1,5 +1,6 @@
 //! The integration tests: larder as its users see it, through the public API alone.
 
+mod fences;
 mod model;
 mod scene;
 mod weights;
