@@ -3,4 +3,5 @@
 mod fences;
 mod model;
 mod scene;
+mod single_flight;
 mod weights;
