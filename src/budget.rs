@@ -80,6 +80,11 @@ impl Grant<'_> {
         }
     }
 
+    /// Returns everything to the pool.
+    pub(crate) fn give_back(&mut self) {
+        self.budget.release(std::mem::take(&mut self.weight));
+    }
+
     /// Adds the weight of entries that have left a shard.
     pub(crate) fn add(&mut self, freed: u64) {
         self.weight += freed;
@@ -94,7 +99,7 @@ impl Grant<'_> {
 
 impl Drop for Grant<'_> {
     fn drop(&mut self) {
-        self.budget.release(self.weight);
+        self.give_back();
     }
 }
 

@@ -261,6 +261,8 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     /// Ends the claim without storing the entry that was made for it: those who wait get its value all the same, unless it
     /// was invalidated before they came.
     pub(crate) fn refuse(mut self, entry: &Entry<K, V>) {
+        // Before the judgement, which has to hold for everybody who has joined: from here on nobody does.
+        self.store.retract(&self.flight);
         let fenced = self.store.is_fenced(&self.flight) || entry.meta.groups.moved_since(self.flight.born);
         self.land_with(entry, fenced);
     }

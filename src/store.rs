@@ -194,23 +194,21 @@ impl<K, V> Store<K, V> {
 
     /// Moves weight from the pool and the shards into `grant`, a little from each shard in turn, until it holds `wanted`.
     ///
-    /// Fails if the capacity has become too small for it meanwhile.
-    fn gather(&self, grant: &mut Grant<'_>, wanted: u64) -> Result<(), Refusal> {
-        let mut leaving = Leaving::default();
-        let gathering = self.budget.gathering.lock();
-        let result = loop {
+    /// Fails if the capacity has become too small for it meanwhile. Runs none of the user's code: who holds a grant must
+    /// not wait for anybody, since the one that collects waits for all grants.
+    fn gather(&self, grant: &mut Grant<'_>, wanted: u64, leaving: &mut Leaving<K, V>) -> Result<(), Refusal> {
+        grant.give_back();
+        let _gathering = self.budget.gathering.lock();
+        loop {
             let capacity = self.budget.capacity();
             if wanted > capacity {
-                break Err(Refusal::Rejected(Rejected { weight: wanted, capacity }));
+                return Err(Refusal::Rejected(Rejected { weight: wanted, capacity }));
             }
-            self.collect(grant, wanted, &mut leaving);
+            self.collect(grant, wanted, leaving);
             if grant.weight() >= wanted {
-                break Ok(());
+                return Ok(());
             }
-        };
-        drop(gathering);
-        self.dispose(leaving);
-        result
+        }
     }
 
     /// Goes round all shards once for [`gather`](Self::gather). The caller holds `gathering`.
@@ -395,7 +393,7 @@ impl<K: Eq, V> Store<K, V> {
             // Nothing is touched before it is sure that there will be room.
             if grant.weight() + shard.weight() < weight {
                 drop(shard);
-                if let Err(refusal) = self.gather(&mut grant, weight) {
+                if let Err(refusal) = self.gather(&mut grant, weight, leaving) {
                     self.displace(entry, terms, leaving)?;
                     return Err(refusal);
                 }
@@ -442,6 +440,10 @@ impl<K: Eq, V> Store<K, V> {
                 shard.end_flight(flight);
             }
             _ => leaving.flights.extend(shard.fence(entry.hash, &entry.key)),
+        }
+        if let Terms::IfCurrent(old) = terms {
+            // Again, now that nobody can move it any more: it may have been expired while its successor was made.
+            entry.meta.soft.set(old.meta.soft.get());
         }
         let Some(old) = shard.remove(entry.hash, &entry.key) else { return 0 };
         let weight = old.meta.weight;

@@ -135,13 +135,19 @@ impl<K, V> Shard<K, V> {
         if !self.sweep.is_due(judge) {
             return 0;
         }
+        // A round that began in an earlier call may have passed who has died since: another goes over all there are.
+        let mut ended_one = false;
         for _ in 0..steps {
             if self.sweep.cursor == 0 {
                 self.sweep.begin_round(judge.groups.last_effective());
             }
             if self.sweep.cursor >= self.policy.nodes() {
                 self.sweep.end_round();
-                break;
+                if ended_one || !self.sweep.is_due(judge) {
+                    break;
+                }
+                ended_one = true;
+                continue;
             }
             if let Some(entry) = self.policy.resident(NodeId::from_index(self.sweep.cursor)) {
                 match judge.cause_of_death(&entry.meta) {

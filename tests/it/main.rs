@@ -1,7 +1,15 @@
 //! The integration tests: larder as its users see it, through the public API alone.
 
+mod fences;
+mod model;
+mod scene;
+mod single_flight;
+mod weights;
+
 #[cfg(feature = "tiered")]
 mod remote_tier;
+#[cfg(feature = "tiered")]
+mod tiered;
 
 #[cfg(feature = "memcached")]
 mod memcached;
@@ -9,5 +17,3 @@ mod memcached;
 mod oracle;
 #[cfg(feature = "memcached")]
 mod support;
-#[cfg(feature = "tiered")]
-mod tiered;
