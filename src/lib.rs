@@ -56,7 +56,7 @@
 //!
 //! # Guarantees
 //!
-//! Under any interleaving of callers:
+//! Under any interleaving of callers of one process:
 //!
 //! - One load of a key runs at a time, save beside one that is fenced already, or whose claim has outlived its grace.
 //! - A value whose load began before an invalidation of its key or of one of its groups is never returned as fresh to
@@ -71,8 +71,8 @@
 //!
 //! With a second tier:
 //!
-//! - A value from there counts only while each of its groups has the random token that it had before the value was
-//!   loaded. So whatever the store loses, evicts or forgets in a restart is a miss.
+//! - A value from there counts only while each of its groups has the random token that was recorded with the value. So
+//!   whatever the store loses, evicts or forgets in a restart is a miss.
 //! - A value is written there only in the place of what its writer has read, so that neither a slow loader nor a
 //!   command that the store carries out late overwrites anything newer.
 //! - Every exchange has a time limit ([`NamespaceBuilder::timeout`]). A failed read is a miss; a failed write or
