@@ -75,9 +75,9 @@
 //!   whatever the store loses, evicts or forgets in a restart is a miss.
 //! - A value is written there only in the place of what its writer has read, so that neither a slow loader nor a
 //!   command that the store carries out late overwrites anything newer.
-//! - Every exchange has a time limit ([`NamespaceBuilder::timeout`]). A failed read is a miss; a failed write or
-//!   invalidation says so ([`Write`], [`Bump`]), is tried again with every later exchange, and until it succeeds this
-//!   process takes nothing from the store that it concerns.
+//! - Every exchange has a time limit ([`NamespaceBuilder::timeout`]). A failed read is a miss. A failed write or
+//!   invalidation says so ([`Write`], [`Bump`]); that the old value goes is tried again with every later exchange, and
+//!   until it has, this process takes nothing from the store that it concerns.
 //!
 //! # What it does not do
 //!
