@@ -309,6 +309,25 @@ where
         keys.into_iter().map(|key| self.remove(key)).fold(Bump::Acknowledged, Bump::and)
     }
 
+    /// Makes the value for `key` stale in both tiers: still served, while one caller refreshes it.
+    ///
+    /// Loads of the key that are under way are fenced, in whatever process they run. Where the remote tier does not
+    /// acknowledge it, its value is to be deleted there, and counts as a miss in this process until it is.
+    ///
+    /// # Blocking
+    /// On one exchange with the remote tier, for at most the namespace's timeout.
+    pub fn expire<Q>(&self, key: &Q) -> Bump
+    where
+        Q: Hash + Equivalent<K> + RemoteKey + ?Sized,
+    {
+        let (wire_key, _) = self.remote.locate(key);
+        self.local.expire(key);
+        let marked = self.remote.namespace.link().mark_stale(&wire_key);
+        // Again: the value may have been read from the remote tier and copied meanwhile.
+        self.local.expire(key);
+        Bump::from_result(marked, &self.remote.namespace)
+    }
+
     /// Makes every entry of this cache dead, in both tiers, in constant time.
     ///
     /// # Blocking

@@ -122,6 +122,21 @@ impl Link {
         }
     }
 
+    /// Marks an item stale.
+    ///
+    /// # Errors
+    /// Why the store did not, and what is owed to it now: the deletion of the item, which can be paid at any later time
+    /// without making a value stale that has been refreshed since.
+    pub(crate) fn mark_stale(&self, key: &WireKey) -> Result<(), (RemoteError, Debt)> {
+        match self.run_one(key, Route::ByKey, Action::MarkStale { expiry: None }) {
+            Ok(Reply::Done | Reply::Miss) => Ok(()),
+            other => {
+                let error = other.err().unwrap_or_else(|| unexpected("to a mark"));
+                Err((error, self.owe(Subject::Item(key.clone()))))
+            }
+        }
+    }
+
     /// Reads the tokens of groups, and gives one to those that have none.
     ///
     /// # Errors
