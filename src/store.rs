@@ -505,14 +505,15 @@ impl<K: Eq, V> Store<K, V> {
         alive
     }
 
-    /// Removes this very entry, if it is still there.
+    /// Removes this very entry; returns whether it was still there.
     #[cfg(feature = "tiered")]
-    pub(crate) fn withdraw(&self, entry: &Arc<Entry<K, V>>) {
+    pub(crate) fn withdraw(&self, entry: &Arc<Entry<K, V>>) -> bool {
         let withdrawn = self.shard(entry.hash).write().remove_entry(entry);
         if withdrawn {
             self.budget.release(entry.meta.weight);
             self.announce(entry, RemovalCause::Removed);
         }
+        withdrawn
     }
 
     /// Removes these very entries of shard `index`, as far as they are still there, and fences their flights.

@@ -13,7 +13,7 @@ use equivalent::Equivalent;
 pub use self::builder::TieredCacheBuilder;
 use self::fetch::Found;
 pub use self::view::LocalView;
-use self::write::Sent;
+use self::write::{ATTEMPTS, Sent};
 pub use self::write::{Added, Write};
 use crate::cache::Cache;
 use crate::claim::Claim;
@@ -27,11 +27,13 @@ use crate::namespace::{Bump, Namespace};
 use crate::options::{EntryOptions, Load};
 use crate::remote::codec::Codec;
 use crate::remote::envelope::GroupTokens;
+use crate::remote::error::RemoteErrorKind;
 use crate::remote::key::{RemoteKey, WireKey};
 use crate::remote::keyspace::CacheKeyspace;
+use crate::remote::link::unexpected;
 use crate::remote::tier::Cas;
 use crate::stats::Stats;
-use crate::store::Terms;
+use crate::store::{Refusal, Terms};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// A cache in two tiers: a local one, and one in a store that several processes share.
@@ -92,6 +94,13 @@ struct Ticket {
     leased: bool,
     /// The tokens of groups as they were before the load.
     tokens: Vec<GroupTokens>,
+}
+
+impl Ticket {
+    /// Returns the version of the lease that this load holds, if it holds one.
+    fn lease(&self) -> Option<Cas> {
+        self.cas.filter(|_| self.leased)
+    }
 }
 
 impl<K, V> TieredCache<K, V>
@@ -251,32 +260,49 @@ where
         if self.local.contains(&key) {
             return Added::Present;
         }
-        let born = self.remote.namespace.groups().generation();
+        let Remote { namespace, .. } = &*self.remote;
+        let born = namespace.groups().generation();
         let (wire_key, fingerprint) = self.remote.locate(&key);
-        let found = self.remote.fetch_one(&wire_key, fingerprint, true);
-        let cas = match found {
-            Found::Fresh(_) | Found::Stale(..) => return Added::Present,
-            Found::Vacant { cas, .. } => cas,
-            Found::Leased | Found::Unknown => None,
-        };
         let entry = self.local.entry(key, value, born, EntryOptions::new());
-        if let Err(rejection) = self.local.store.admit(&entry, &Terms::IfAbsent) {
-            self.remote.abandon(&wire_key, cas);
-            return Added::refused(rejection);
-        }
-        let sent = match cas {
-            Some(cas) => self.remote.send(&wire_key, fingerprint, &entry, &[], cas),
-            None => Sent::Failed(self.remote.unreachable("to find out whether the key is vacant there")),
-        };
-        match sent {
-            Sent::Stored => Added::Stored(Write::Through),
-            // Another process has added it meanwhile.
-            Sent::Fenced => {
-                self.local.store.withdraw(&entry);
-                Added::Present
+        for _ in 0..ATTEMPTS {
+            let (cas, leased) = match self.remote.fetch_one(&wire_key, fingerprint, true) {
+                Found::Fresh(_) | Found::Stale(..) => return Added::Present,
+                Found::Vacant(vacancy) => {
+                    (vacancy.cas.ok_or_else(|| unexpected("to a read that takes a lease")), vacancy.leased)
+                }
+                Found::Leased(cas) => (Ok(cas), false),
+                Found::Unknown(error) => (Err(error), false),
+            };
+            let lease = self.remote.hold(&wire_key, cas.as_ref().ok().copied().filter(|_| leased));
+            let admitted = self.local.store.admit(&entry, &Terms::IfAbsent);
+            if admitted == Err(Refusal::Unmet) {
+                return Added::Present;
             }
-            Sent::Failed(error) => Added::Stored(self.remote.owe_deletion(&wire_key, error)),
+            let sent = match cas {
+                Ok(cas) => self.remote.send(&wire_key, fingerprint, &entry, &self.local.store, &[], cas),
+                Err(error) => Sent::Failed(error),
+            };
+            let sent = match sent {
+                Sent::Stored => {
+                    lease.forget();
+                    Ok(())
+                }
+                // Added before the invalidation, and gone with it.
+                Sent::Overtaken => Ok(()),
+                Sent::Failed(error) => Err(error),
+                Sent::Fenced => {
+                    lease.forget();
+                    if admitted.is_ok() && !self.local.store.withdraw(&entry) {
+                        // It was there, until this process replaced or removed it.
+                        return Added::Stored(Write::Through);
+                    }
+                    continue;
+                }
+            };
+            return Added::Stored(self.conclude(&wire_key, &entry, admitted, sent));
         }
+        // Others write the key all the time: one of them was first.
+        Added::Present
     }
 
     /// Removes the value for `key` from both tiers.
@@ -307,6 +333,25 @@ where
         I: IntoIterator<Item = &'q Q>,
     {
         keys.into_iter().map(|key| self.remove(key)).fold(Bump::Acknowledged, Bump::and)
+    }
+
+    /// Makes the value for `key` stale in both tiers: still served, while one caller refreshes it.
+    ///
+    /// Loads of the key that are under way are fenced, in whatever process they run. Where the remote tier does not
+    /// acknowledge it, its value is to be deleted there, and counts as a miss in this process until it is.
+    ///
+    /// # Blocking
+    /// On one exchange with the remote tier, for at most the namespace's timeout.
+    pub fn expire<Q>(&self, key: &Q) -> Bump
+    where
+        Q: Hash + Equivalent<K> + RemoteKey + ?Sized,
+    {
+        let (wire_key, _) = self.remote.locate(key);
+        self.local.expire(key);
+        let marked = self.remote.namespace.link().mark_stale(&wire_key);
+        // Again: the value may have been read from the remote tier and copied meanwhile.
+        self.local.expire(key);
+        Bump::from_result(marked, &self.remote.namespace)
     }
 
     /// Makes every entry of this cache dead, in both tiers, in constant time.
@@ -374,6 +419,7 @@ where
         E: Send + Sync + 'static,
         F: FnOnce(Load<V>) -> Result<V, E>,
     {
+        let lease = self.remote.hold(&ticket.key, ticket.lease());
         let load = claim.begin();
         claim.flight().held_until.set(Deadline::NEVER);
         let stopwatch = self.local.store.settings.clock.stopwatch();
@@ -385,31 +431,43 @@ where
         self.local.store.tally().loaded(took, result.is_ok());
         let value = match result {
             Ok(value) => value,
-            Err(error) => {
-                self.remote.give_back(ticket);
-                return claim.fail(Arc::new(error));
-            }
+            Err(error) => return claim.fail(Arc::new(error)),
         };
         let (entry, wanted) = claim.prepare(value.clone(), took);
         if !wanted {
-            self.remote.give_back(ticket);
             claim.refuse(&entry);
             return Ok(value);
         }
         // A load that was overtaken by an invalidation in this process is not sent at all; by one in another, the item has
         // changed, or a token has.
         let sent = match ticket.cas {
-            Some(_) if !claim.stands() => Sent::Fenced,
-            Some(cas) => self.remote.send(&ticket.key, ticket.fingerprint, &entry, &ticket.tokens, cas),
+            Some(_) if !claim.stands() => Sent::Overtaken,
+            Some(cas) => {
+                self.remote.send(&ticket.key, ticket.fingerprint, &entry, &self.local.store, &ticket.tokens, cas)
+            }
             None => Sent::Stored,
         };
         match sent {
+            Sent::Stored => {
+                lease.forget();
+                let _ = claim.commit(entry);
+            }
             Sent::Fenced => {
+                lease.forget();
+                self.local.store.tally().count(|counters| &counters.fences);
+                claim.refuse(&entry);
+            }
+            Sent::Overtaken => {
                 self.local.store.tally().count(|counters| &counters.fences);
                 claim.refuse(&entry);
             }
             // Not written there, perhaps, but nothing says that the value is out of date.
-            Sent::Stored | Sent::Failed(_) => {
+            Sent::Failed(error) => {
+                // What the remote tier will never take is older there than here.
+                let hopeless = matches!(error.kind(), RemoteErrorKind::TooLarge | RemoteErrorKind::Codec);
+                if let (Some(cas), true, false) = (ticket.cas, hopeless, ticket.leased) {
+                    self.remote.abandon(&ticket.key, cas);
+                }
                 let _ = claim.commit(entry);
             }
         }

@@ -38,7 +38,8 @@ pub enum RemoteErrorKind {
 }
 
 impl RemoteError {
-    pub(crate) fn new(kind: RemoteErrorKind, message: impl Into<String>) -> Self {
+    /// Makes an error, for an implementation of [`RemoteTier`](crate::RemoteTier).
+    pub fn new(kind: RemoteErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into().into(), source: None }
     }
 

@@ -14,6 +14,9 @@ use super::tier::{Action, Command, Expiry, RemoteTier, Reply, Route, SetMode};
 use crate::group::Bump;
 use crate::sync::Mutex;
 
+/// The tokens of a group, in the order in which they are asked for.
+const KINDS: [Bump; 2] = [Bump::Kill, Bump::Expire];
+
 /// How often a token that is neither there nor can be added is asked for, before the store counts as broken.
 const TOKEN_ATTEMPTS: usize = 3;
 
@@ -83,11 +86,6 @@ impl Link {
         self.debts.lock().owes_item(key)
     }
 
-    /// Returns whether the group is still to be bumped, so that values of it count for nothing, or as stale.
-    pub(crate) fn owes_group(&self, group_hash: u64, bump: Bump) -> bool {
-        self.debts.lock().owes_group(group_hash, bump)
-    }
-
     /// Notes that the store has yet to do what the local tier has done.
     pub(crate) fn owe(&self, subject: Subject) -> Debt {
         self.debts.lock().owe(subject)
@@ -117,6 +115,21 @@ impl Link {
             Ok(Reply::Done | Reply::Miss) => Ok(()),
             other => {
                 let error = other.err().unwrap_or_else(|| unexpected("to a deletion"));
+                Err((error, self.owe(Subject::Item(key.clone()))))
+            }
+        }
+    }
+
+    /// Marks an item stale.
+    ///
+    /// # Errors
+    /// Why the store did not, and what is owed to it now: the deletion of the item, which can be paid at any later time
+    /// without making a value stale that has been refreshed since.
+    pub(crate) fn mark_stale(&self, key: &WireKey) -> Result<(), (RemoteError, Debt)> {
+        match self.run_one(key, Route::ByKey, Action::MarkStale { expiry: None }) {
+            Ok(Reply::Done | Reply::Miss) => Ok(()),
+            other => {
+                let error = other.err().unwrap_or_else(|| unexpected("to a mark"));
                 Err((error, self.owe(Subject::Item(key.clone()))))
             }
         }
@@ -158,20 +171,34 @@ impl Link {
         groups.iter().map(both).collect()
     }
 
-    /// Reads the tokens of groups as they are; `None` for one that is missing.
+    /// Reads the tokens of groups as they are; `None` for one that is missing, or that a bump is owed to, so that no value
+    /// matches it.
     ///
     /// # Errors
     /// Any failure to reach the store.
     pub(crate) fn tokens(&self, groups: &[u64]) -> Result<Vec<Tokens>, RemoteError> {
+        // Before the read: what is owed now may be paid, by another caller, between the read and the look at its answer.
+        let owed: Vec<bool> = {
+            let debts = self.debts.lock();
+            groups.iter().flat_map(|&group| KINDS.map(|bump| debts.owes_group(group, bump))).collect()
+        };
         let keys = self.token_keys(groups);
         let mut tokens = vec![None; keys.len()];
         self.read_tokens(&keys, &mut tokens)?;
+        for (token, owed) in tokens.iter_mut().zip(owed) {
+            if owed {
+                *token = None;
+            }
+        }
         Ok(tokens.chunks_exact(2).map(|pair| Tokens { hard: pair[0], soft: pair[1] }).collect())
     }
 
     /// Fills in the tokens that are still `None`, where the store has them.
     fn read_tokens(&self, keys: &[WireKey], tokens: &mut [Option<u64>]) -> Result<(), RemoteError> {
         let unknown: Vec<usize> = (0..keys.len()).filter(|&at| tokens[at].is_none()).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
         let gets: Vec<_> = unknown.iter().map(|&at| get(&keys[at], Route::Control)).collect();
         for (&at, reply) in unknown.iter().zip(self.run(&gets)) {
             tokens[at] = match reply? {
@@ -183,7 +210,7 @@ impl Link {
     }
 
     fn token_keys(&self, groups: &[u64]) -> Vec<WireKey> {
-        groups.iter().flat_map(|&group| [Bump::Kill, Bump::Expire].map(|bump| self.token_key(group, bump))).collect()
+        groups.iter().flat_map(|&group| KINDS.map(|bump| self.token_key(group, bump))).collect()
     }
 
     fn item_of(&self, subject: &Subject) -> WireKey {

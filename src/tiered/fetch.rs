@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{Consulted, Remote, Ticket, TieredCache};
 use crate::claim::{Claim, Fill};
 use crate::clock::real;
-use crate::group::Bump as Kind;
 use crate::key::ToKey;
 use crate::options::{Lifetime, Spec};
-use crate::remote::envelope::{Header, View};
+use crate::remote::envelope::{GroupTokens, Header, View};
+use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::{RemoteKey, WireKey};
 use crate::remote::keyspace::ROOT_GROUP;
 use crate::remote::link::{Tokens, unexpected};
@@ -30,12 +30,23 @@ pub(super) enum Found<V> {
     Fresh(Arrived<V>),
     /// A value that may be used, and should be refreshed; under the cas, its successor may be written.
     Stale(Arrived<V>, Cas),
-    /// Nothing that may be used; under the cas, a value may be written. `leased` says that a lease was taken for it.
-    Vacant { cas: Option<Cas>, leased: bool },
-    /// Nothing yet: another process holds the lease.
-    Leased,
+    /// Nothing that may be used.
+    Vacant(Vacancy),
+    /// Nothing yet: another process holds the lease. Under the cas, a value may be written all the same.
+    Leased(Cas),
     /// Nobody knows: it could not be asked, or what it holds is still to be deleted.
-    Unknown,
+    Unknown(RemoteError),
+}
+
+/// A key without a value that may be used.
+#[derive(Default)]
+pub(super) struct Vacancy {
+    /// Under what a value may be written, if anything.
+    pub(super) cas: Option<Cas>,
+    /// Whether the item is a lease that was taken for this caller.
+    pub(super) leased: bool,
+    /// The groups of the value that was there. Its successor is likely to be in them too.
+    pub(super) groups: Vec<u64>,
 }
 
 /// A value from the remote tier, with what is left of its deadlines.
@@ -100,8 +111,11 @@ where
                 groups.extend(&arrived.groups);
                 (Some(arrived), Some(cas), false)
             }
-            Found::Vacant { cas, leased } => (None, cas, leased),
-            Found::Leased | Found::Unknown => (None, None, false),
+            Found::Vacant(vacancy) => {
+                groups.extend(&vacancy.groups);
+                (None, vacancy.cas, vacancy.leased)
+            }
+            Found::Leased(_) | Found::Unknown(_) => (None, None, false),
         };
         groups.sort_unstable();
         groups.dedup();
@@ -112,7 +126,7 @@ where
                 Ok(tokens) => ticket.tokens = tokens,
                 Err(_) => {
                     bump(&self.remote.counters.errors);
-                    self.remote.give_back(&ticket);
+                    drop(self.remote.hold(&ticket.key, ticket.lease()));
                     ticket.cas = None;
                 }
             }
@@ -158,7 +172,8 @@ impl<V: 'static> Remote<V> {
     }
 
     pub(super) fn fetch_one(&self, key: &WireKey, fingerprint: u64, lease: bool) -> Found<V> {
-        self.fetch(&[(key.clone(), fingerprint)], lease).pop().unwrap_or(Found::Unknown)
+        let found = self.fetch(&[(key.clone(), fingerprint)], lease).pop();
+        found.unwrap_or_else(|| Found::Unknown(unexpected("to a read")))
     }
 
     /// Returns what the remote tier holds under each key; with `lease`, vacant ones are claimed for this process.
@@ -167,13 +182,15 @@ impl<V: 'static> Remote<V> {
         let action = Action::Get { value: true, lease, touch: None };
         let commands: Vec<_> = keys.iter().map(|(key, _)| Command { key, route: Route::ByKey, action }).collect();
         let link = self.namespace.link();
+        // Before the read: what is owed now may be paid, by another caller, between the read and the look at its answer.
+        let owed: Vec<bool> = keys.iter().map(|(key, _)| link.owes_item(key)).collect();
         let replies = if keys.is_empty() { Vec::new() } else { link.run(&commands) };
 
         let mut views = Vec::with_capacity(keys.len());
         let mut groups = Vec::new();
-        for ((key, fingerprint), reply) in keys.iter().zip(&replies) {
+        for (((_, fingerprint), reply), owed) in keys.iter().zip(&replies).zip(&owed) {
             let view = match reply {
-                Ok(Reply::Hit(item)) if !link.owes_item(key) => View::decode(&item.value, *fingerprint).ok(),
+                Ok(Reply::Hit(item)) if !owed => View::decode(&item.value, *fingerprint).ok(),
                 _ => None,
             };
             groups.extend(view.iter().flat_map(View::groups).map(|tokens| tokens.group_hash));
@@ -182,43 +199,45 @@ impl<V: 'static> Remote<V> {
         groups.sort_unstable();
         groups.dedup();
         // Always after the values: a token that is younger than the value it judges can only find it dead.
-        let tokens: Option<HashMap<u64, Tokens>> = match groups.as_slice() {
-            [] => Some(HashMap::new()),
-            groups => link.tokens(groups).ok().map(|tokens| groups.iter().copied().zip(tokens).collect()),
+        let tokens: Result<HashMap<u64, Tokens>, RemoteError> = match groups.as_slice() {
+            [] => Ok(HashMap::new()),
+            groups => link.tokens(groups).map(|tokens| groups.iter().copied().zip(tokens).collect()),
         };
-        let judged = keys.iter().zip(replies.iter().zip(views));
-        judged.map(|((key, _), (reply, view))| self.judge(key, reply.as_ref().ok(), view, tokens.as_ref())).collect()
+        let judged = replies.iter().zip(owed).zip(&views);
+        judged.map(|((reply, owed), view)| self.judge(reply, owed, view.as_ref(), tokens.as_ref())).collect()
     }
 
     /// Decides what a reply is worth, and counts it.
     fn judge(
         &self,
-        key: &WireKey,
-        reply: Option<&Reply>,
-        view: Option<View<'_>>,
-        tokens: Option<&HashMap<u64, Tokens>>,
+        reply: &Result<Reply, RemoteError>,
+        owed: bool,
+        view: Option<&View<'_>>,
+        tokens: Result<&HashMap<u64, Tokens>, &RemoteError>,
     ) -> Found<V> {
         let counters = &self.counters;
+        let failed = |error| {
+            bump(&counters.errors);
+            Found::Unknown(error)
+        };
         let found = match reply {
-            _ if self.namespace.link().owes_item(key) => Found::Unknown,
-            Some(Reply::Hit(item)) => match (view, tokens) {
-                (Some(view), Some(tokens)) => self.judge_value(item, &view, tokens),
-                (Some(_), None) => {
-                    bump(&counters.errors);
-                    Found::Unknown
-                }
+            Ok(Reply::Hit(_)) if owed => {
+                let message = "what the store holds is still to be deleted";
+                Found::Unknown(RemoteError::new(RemoteErrorKind::Unavailable, message))
+            }
+            Ok(Reply::Hit(item)) => match (view, tokens) {
+                (Some(view), Ok(tokens)) => self.judge_value(item, view, tokens),
+                (Some(_), Err(error)) => failed(error.clone()),
                 (None, _) => {
                     bump(&counters.unreadable);
-                    Found::Vacant { cas: Some(item.cas), leased: false }
+                    Found::Vacant(Vacancy { cas: Some(item.cas), ..Vacancy::default() })
                 }
             },
-            Some(Reply::Miss) => Found::Vacant { cas: None, leased: false },
-            Some(Reply::Won(cas)) => Found::Vacant { cas: Some(*cas), leased: true },
-            Some(Reply::Busy(_)) => Found::Leased,
-            _ => {
-                bump(&counters.errors);
-                Found::Unknown
-            }
+            Ok(Reply::Miss) => Found::Vacant(Vacancy::default()),
+            Ok(Reply::Won(cas)) => Found::Vacant(Vacancy { cas: Some(*cas), leased: true, groups: Vec::new() }),
+            Ok(Reply::Busy(cas)) => Found::Leased(*cas),
+            Ok(_) => failed(unexpected("to a read")),
+            Err(error) => failed(error.clone()),
         };
         bump(match found {
             Found::Fresh(_) => &counters.hits_fresh,
@@ -229,32 +248,26 @@ impl<V: 'static> Remote<V> {
     }
 
     fn judge_value(&self, item: &Item, view: &View<'_>, tokens: &HashMap<u64, Tokens>) -> Found<V> {
-        let link = self.namespace.link();
         let none = Tokens { hard: None, soft: None };
-        let of = |group: &u64| tokens.get(group).copied().unwrap_or(none);
+        let of = |group: &GroupTokens| tokens.get(&group.group_hash).copied().unwrap_or(none);
+        let roots = self.roots();
         // A value without the roots would outlive every `clear`: no cache writes one.
-        let rooted = self.roots().iter().all(|root| view.groups().any(|group| group.group_hash == *root));
-        let alive = rooted
-            && view.groups().all(|group| {
-                of(&group.group_hash).hard == Some(group.hard) && !link.owes_group(group.group_hash, Kind::Kill)
-            });
-        let left = left(&view.header, item.expires_in);
-        let (true, Some((soft, hard))) = (alive, left) else {
+        let rooted = roots.iter().all(|root| view.groups().any(|group| group.group_hash == *root));
+        let alive = rooted && view.groups().all(|group| of(&group).hard == Some(group.hard));
+        let groups = view.groups().map(|group| group.group_hash).filter(|hash| !roots.contains(hash)).collect();
+        let (true, Some((soft, hard))) = (alive, left(&view.header, item.expires_in)) else {
             bump(&self.counters.dead);
-            return Found::Vacant { cas: Some(item.cas), leased: false };
+            return Found::Vacant(Vacancy { cas: Some(item.cas), leased: false, groups });
         };
         let Ok(value) = view.value(&*self.codec) else {
             bump(&self.counters.unreadable);
-            return Found::Vacant { cas: Some(item.cas), leased: false };
+            return Found::Vacant(Vacancy { cas: Some(item.cas), ..Vacancy::default() });
         };
-        let expired = view.groups().any(|group| {
-            of(&group.group_hash).soft != Some(group.soft) || link.owes_group(group.group_hash, Kind::Expire)
-        });
+        let expired = view.groups().any(|group| of(&group).soft != Some(group.soft));
         let stale = item.stale || expired || soft == Some(Duration::ZERO);
-        let roots = self.roots();
         let arrived = Arrived {
             value,
-            groups: view.groups().map(|group| group.group_hash).filter(|hash| !roots.contains(hash)).collect(),
+            groups,
             soft: if stale { Some(Duration::ZERO) } else { soft },
             hard,
             load_cost: Duration::from_micros(view.header.load_cost_us.into()),
@@ -262,23 +275,40 @@ impl<V: 'static> Remote<V> {
         if stale { Found::Stale(arrived, item.cas) } else { Found::Fresh(arrived) }
     }
 
-    /// Gives back a lease whose load brought nothing, so that nobody waits for it to run out.
-    pub(super) fn give_back(&self, ticket: &Ticket) {
-        if let (Some(cas), true) = (ticket.cas, ticket.leased) {
-            self.abandon(&ticket.key, Some(cas));
-        }
+    /// Returns a guard of the lease under `cas`, where there is one.
+    pub(super) fn hold<'a>(&'a self, key: &'a WireKey, cas: Option<Cas>) -> Lease<'a, V> {
+        Lease { remote: self, key, cas }
     }
 
     /// Deletes the item that was read under `cas`, if it is still that.
-    pub(super) fn abandon(&self, key: &WireKey, cas: Option<Cas>) {
-        if cas.is_some() && self.namespace.link().run_one(key, Route::ByKey, Action::Delete { cas }).is_err() {
+    pub(super) fn abandon(&self, key: &WireKey, cas: Cas) {
+        if self.namespace.link().run_one(key, Route::ByKey, Action::Delete { cas: Some(cas) }).is_err() {
             bump(&self.counters.errors);
         }
     }
+}
 
-    pub(super) fn unreachable(&self, to_what: &str) -> crate::RemoteError {
-        bump(&self.counters.errors);
-        unexpected(to_what)
+/// A lease that this process holds. Dropping it gives it back, so that nobody waits for it to run out: also where a loader or
+/// a codec panics.
+#[must_use = "a dropped lease is given back at once"]
+pub(super) struct Lease<'a, V: 'static> {
+    remote: &'a Remote<V>,
+    key: &'a WireKey,
+    cas: Option<Cas>,
+}
+
+impl<V: 'static> Lease<'_, V> {
+    /// Leaves the item alone: it is a value now, or somebody else's.
+    pub(super) fn forget(mut self) {
+        self.cas = None;
+    }
+}
+
+impl<V: 'static> Drop for Lease<'_, V> {
+    fn drop(&mut self) {
+        if let Some(cas) = self.cas {
+            self.remote.abandon(self.key, cas);
+        }
     }
 }
 

@@ -1,60 +1,123 @@
-//! The tiered cache over the store in memory and over a real memcached.
+//! The tiered cache over the store in memory, over a real memcached, and over three.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod gate;
+mod moments;
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder::{EntryOptions, InMemoryRemote, Namespace, RawBytes, RemoteTier, TieredCache, Write};
+use larder::{InMemoryRemote, Namespace, RawBytes, RemoteTier, TieredCache, TieredCacheBuilder};
 
-fn process(tier: impl RemoteTier) -> TieredCache<String, String> {
-    let namespace = Namespace::builder("test", tier).version("1").build().unwrap();
-    TieredCache::builder(&namespace, "pages")
-        .capacity(1_000)
-        .soft_ttl(Duration::from_secs(60))
-        .codec(RawBytes)
-        .build()
-        .unwrap()
+use self::gate::Gate;
+
+type Pages = TieredCache<String, String>;
+
+/// Far from every deadline that a test does not move.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A store that the cases of a test share, each in a namespace of its own.
+struct Stand {
+    gate: Gate,
+    memory: Option<InMemoryRemote>,
+    #[cfg(feature = "memcached")]
+    servers: Vec<crate::support::memcached::Server>,
 }
 
-fn two_processes<T: RemoteTier + Clone>(tier: &T) {
-    let (a, b) = (process(tier.clone()), process(tier.clone()));
-    assert!(a.insert("k".to_owned(), "1".to_owned()).is_through());
-    assert_eq!(b.get("k").as_deref(), Some("1"));
-    assert_eq!(b.local().get("k").as_deref(), Some("1"));
-    assert!(a.remove("k").is_acknowledged());
-    assert_eq!(a.get("k"), None);
+impl Stand {
+    fn memory() -> Stand {
+        let memory = InMemoryRemote::new();
+        Stand {
+            gate: Gate::new(memory.clone()),
+            memory: Some(memory),
+            #[cfg(feature = "memcached")]
+            servers: Vec::new(),
+        }
+    }
 
-    let options = EntryOptions::new().groups(["g"]);
-    assert!(matches!(a.insert_with("g1".to_owned(), "1".to_owned(), options), Write::Through));
-    assert_eq!(b.get("g1").as_deref(), Some("1"));
-    assert!(b.invalidate_group("g").is_acknowledged());
-    assert_eq!(b.get("g1"), None);
+    #[cfg(feature = "memcached")]
+    fn memcached(count: usize) -> Stand {
+        let servers: Vec<_> = (0..count).map(|_| crate::support::memcached::Server::start()).collect();
+        let client = servers.iter().fold(larder::Memcached::builder(), |client, server| client.server(server.addr()));
+        Stand { gate: Gate::new(client.build().unwrap()), memory: None, servers }
+    }
 
-    let loads = AtomicUsize::new(0);
-    let load = |cache: &TieredCache<String, String>| {
-        cache.get_or_load("l", |_| {
-            loads.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, ()>("loaded".to_owned())
-        })
-    };
-    assert_eq!(load(&a).unwrap(), "loaded");
-    assert_eq!(load(&b).unwrap(), "loaded");
-    assert_eq!(loads.load(Ordering::Relaxed), 1);
-    assert!(a.clear().is_acknowledged());
-    assert_eq!(a.get("l"), None);
-    assert_eq!(load(&a).unwrap(), "loaded");
-    assert_eq!(loads.load(Ordering::Relaxed), 2);
-    assert!(a.add("n".to_owned(), "1".to_owned()).is_stored());
-    assert!(!b.add("n".to_owned(), "2".to_owned()).is_stored());
+    /// Returns a stand of each kind.
+    fn all() -> Vec<Stand> {
+        vec![
+            Stand::memory(),
+            #[cfg(feature = "memcached")]
+            Stand::memcached(1),
+            #[cfg(feature = "memcached")]
+            Stand::memcached(3),
+        ]
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.memory.is_some() { "in memory" } else { "memcached" }
+    }
+
+    /// Returns the name of a namespace that nobody has used.
+    fn fresh(&self) -> String {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        format!("test{}", LAST.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Returns another process of the namespace.
+    fn process(&self, name: &str) -> Pages {
+        process(name, self.gate.clone(), |pages| pages)
+    }
+
+    /// Returns another process, whose commands no gate holds up.
+    fn bystander(&self, name: &str) -> Pages {
+        process(name, self.gate.ungated(), |pages| pages)
+    }
+
+    /// Returns what drops every item.
+    fn flusher(&self) -> impl Fn() + Send + 'static {
+        let memory = self.memory.clone();
+        #[cfg(feature = "memcached")]
+        let servers: Vec<_> = self.servers.iter().map(crate::support::memcached::Server::addr).collect();
+        move || {
+            memory.iter().for_each(InMemoryRemote::flush);
+            #[cfg(feature = "memcached")]
+            for &server in &servers {
+                assert_eq!(crate::support::memcached::ask(server, "flush_all").unwrap().trim(), "OK");
+            }
+        }
+    }
 }
 
-#[test]
-fn values_cross_processes_in_memory() {
-    two_processes(&InMemoryRemote::new());
+fn namespace(name: &str, tier: impl RemoteTier) -> Namespace {
+    // No outcome but of outages depends on the limit.
+    Namespace::builder(name, tier).version("1").timeout(Duration::from_secs(20)).build().unwrap()
 }
 
-#[cfg(feature = "memcached")]
-#[test]
-fn values_cross_processes_through_memcached() {
-    let server = crate::support::memcached::Server::start();
-    two_processes(&larder::Memcached::connect(server.addr()).unwrap());
+fn process(
+    name: &str,
+    tier: impl RemoteTier,
+    set: impl FnOnce(TieredCacheBuilder<String, String>) -> TieredCacheBuilder<String, String>,
+) -> Pages {
+    pages(&namespace(name, tier), set)
+}
+
+fn pages(
+    namespace: &Namespace,
+    set: impl FnOnce(TieredCacheBuilder<String, String>) -> TieredCacheBuilder<String, String>,
+) -> Pages {
+    let builder = TieredCache::builder(namespace, "pages").capacity(1_000).soft_ttl(HOUR).codec(RawBytes);
+    set(builder).build().unwrap()
+}
+
+/// Loads `value` where there is none, in the groups.
+fn load(pages: &Pages, key: &str, value: &str, groups: &[&str]) -> String {
+    let loaded = pages.get_or_load(key, |load| {
+        load.groups(groups);
+        Ok::<_, Infallible>(value.to_owned())
+    });
+    loaded.unwrap()
+}
+
+fn own(text: &str) -> String {
+    text.to_owned()
 }

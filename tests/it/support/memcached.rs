@@ -90,7 +90,7 @@ fn launch(addr: SocketAddr, options: &[String]) -> Option<Child> {
     .then_some(child)
 }
 
-fn ask(addr: SocketAddr, line: &str) -> std::io::Result<String> {
+pub(crate) fn ask(addr: SocketAddr, line: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(format!("{line}\r\n").as_bytes())?;

@@ -1,0 +1,175 @@
+//! A remote tier that lets a test in between two commands: it runs what the test gives it before or after a chosen exchange,
+//! changes answers, and counts.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use larder::{Action, Command, RemoteError, RemoteErrorKind, RemoteTier, Reply, Route, SetMode, WireKey};
+
+/// What a command is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A value is read, with or without its bytes.
+    Read,
+    /// A value is written.
+    Write,
+    Delete,
+    MarkStale,
+    /// The token of a group is read.
+    ReadToken,
+    /// The token of a group is added or replaced.
+    WriteToken,
+}
+
+impl Kind {
+    pub(crate) fn of(command: &Command<'_>) -> Kind {
+        match (command.route, command.action) {
+            (Route::Control, Action::Get { .. }) => Kind::ReadToken,
+            (Route::Control, _) => Kind::WriteToken,
+            (Route::ByKey, Action::Get { .. }) => Kind::Read,
+            (Route::ByKey, Action::Delete { .. }) => Kind::Delete,
+            (Route::ByKey, Action::MarkStale { .. }) => Kind::MarkStale,
+            (Route::ByKey, _) => Kind::Write,
+        }
+    }
+}
+
+/// When something happens: before the exchange reaches the store, or after the store answered and before the caller knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    Before,
+    After,
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+type Rewrite = Arc<dyn Fn(&Command<'_>, Result<Reply, RemoteError>) -> Result<Reply, RemoteError> + Send + Sync>;
+
+/// One exchange: the kinds of its commands, in order.
+pub(crate) type Exchange = Vec<Kind>;
+
+#[derive(Default)]
+struct State {
+    log: Vec<Exchange>,
+    keys: BTreeSet<Vec<u8>>,
+    acts: Vec<(usize, When, Act)>,
+    rewrite: Option<Rewrite>,
+}
+
+/// A remote tier with a gate before it. Clones share both.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    inner: Arc<dyn RemoteTier>,
+    state: Option<Arc<Mutex<State>>>,
+}
+
+impl Gate {
+    pub(crate) fn new(inner: impl RemoteTier) -> Gate {
+        Gate { inner: Arc::new(inner), state: Some(Arc::default()) }
+    }
+
+    /// Returns another gate before the same store.
+    pub(crate) fn another(&self) -> Gate {
+        Gate { inner: self.inner.clone(), state: Some(Arc::default()) }
+    }
+
+    /// Returns the store without a gate.
+    pub(crate) fn ungated(&self) -> Gate {
+        Gate { inner: self.inner.clone(), state: None }
+    }
+
+    fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.state.as_ref().expect("a gate").lock().unwrap())
+    }
+
+    /// Forgets what has passed. The next exchange is number 0.
+    pub(crate) fn reset(&self) {
+        self.state(|state| *state = State::default());
+    }
+
+    /// Runs `act` at the exchange of this number since the last reset, on the thread that makes it. What it sends passes the
+    /// gate like everything.
+    pub(crate) fn at(&self, exchange: usize, when: When, act: impl FnOnce() + Send + 'static) {
+        self.state(|state| state.acts.push((exchange, when, Box::new(act))));
+    }
+
+    /// Changes all answers from here on.
+    pub(crate) fn rewrite(
+        &self,
+        rewrite: impl Fn(&Command<'_>, Result<Reply, RemoteError>) -> Result<Reply, RemoteError> + Send + Sync + 'static,
+    ) {
+        self.state(|state| state.rewrite = Some(Arc::new(rewrite)));
+    }
+
+    /// Returns the exchanges since the last reset.
+    pub(crate) fn log(&self) -> Vec<Exchange> {
+        self.state(|state| state.log.clone())
+    }
+
+    /// Returns every key that has been in a command since the last reset.
+    pub(crate) fn keys(&self) -> Vec<WireKey> {
+        self.state(|state| state.keys.iter().map(|key| WireKey::new(key.clone()).unwrap()).collect())
+    }
+
+    /// Returns whether an act still waits for its exchange.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.state(|state| !state.acts.is_empty())
+    }
+
+    /// Runs one command past the gate.
+    pub(crate) fn run_one(&self, key: &WireKey, action: Action<'_>) -> Reply {
+        let command = Command { key, route: Route::ByKey, action };
+        self.inner.run(&[command], Duration::from_secs(20)).remove(0).unwrap()
+    }
+
+    /// Returns the bytes of an item.
+    pub(crate) fn peek(&self, key: &WireKey) -> Option<Vec<u8>> {
+        match self.run_one(key, Action::Get { value: true, lease: None, touch: None }) {
+            Reply::Hit(item) => Some(item.value),
+            _ => None,
+        }
+    }
+
+    /// Stores bytes under a key.
+    pub(crate) fn poke(&self, key: &WireKey, value: &[u8]) {
+        let expiry = larder::Expiry::After(super::HOUR);
+        let set = Action::Set { value, expiry, mode: SetMode::Always, cas: None };
+        assert_eq!(self.run_one(key, set), Reply::Done);
+    }
+}
+
+impl RemoteTier for Gate {
+    fn run(&self, batch: &[Command<'_>], timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
+        let Some(state) = &self.state else { return self.inner.run(batch, timeout) };
+        let number = {
+            let mut state = state.lock().unwrap();
+            state.log.push(batch.iter().map(Kind::of).collect());
+            state.keys.extend(batch.iter().map(|command| command.key.as_bytes().to_vec()));
+            state.log.len() - 1
+        };
+        let take = |when| -> Vec<Act> {
+            let mut state = state.lock().unwrap();
+            let (due, rest) =
+                std::mem::take(&mut state.acts).into_iter().partition(|act| (act.0, act.1) == (number, when));
+            state.acts = rest;
+            Vec::into_iter(due).map(|(_, _, act)| act).collect()
+        };
+        take(When::Before).into_iter().for_each(|act| act());
+        let mut replies = self.inner.run(batch, timeout);
+        take(When::After).into_iter().for_each(|act| act());
+        let rewrite = state.lock().unwrap().rewrite.clone();
+        if let Some(rewrite) = rewrite {
+            replies = batch.iter().zip(replies).map(|(command, reply)| rewrite(command, reply)).collect();
+        }
+        replies
+    }
+
+    fn max_value_len(&self) -> usize {
+        self.inner.max_value_len()
+    }
+}
+
+/// Returns the error of a connection that broke with a command under way.
+pub(crate) fn interrupted() -> RemoteError {
+    RemoteError::new(RemoteErrorKind::Interrupted, "broken off by a test")
+}
