@@ -46,7 +46,10 @@ impl Display for Report<'_> {
         }
         writeln!(f)?;
         match self.faults().as_slice() {
-            [] => writeln!(f, "PASS: no wrong value, no failed worker, no lost write"),
+            [] if tally.overtaken > 0 => {
+                writeln!(f, "PASS: no failed worker, no lost write, no wrong value but the overtaken")
+            }
+            [] => writeln!(f, "PASS: no failed worker, no lost write, no wrong value"),
             faults => faults.iter().try_for_each(|fault| writeln!(f, "FAIL: {fault}")),
         }
     }

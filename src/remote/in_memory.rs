@@ -13,7 +13,7 @@ use super::time::whole_secs;
 use crate::clock::real::now;
 use crate::sync::{Arc, Mutex};
 
-/// The memory that keys and values may take together. Past it the oldest writes go, as memcached's do.
+/// The memory that keys and values may take together. Past it the least recently used go, as memcached's do.
 const MAX_BYTES: usize = 64 << 20;
 
 /// What an item costs beside its key and value, about as in memcached; so that empty items are bounded too.
@@ -23,7 +23,7 @@ const ITEM_OVERHEAD: usize = 64;
 ///
 /// Clones share one store, as processes share one memcached. It answers as memcached's meta commands do: a new cas for
 /// every change, leases by empty items, stale items whose first reader wins, expiry in whole seconds (rounded up). It holds
-/// at most 64 MiB and drops the oldest writes beyond that.
+/// at most 64 MiB and drops the least recently used beyond that.
 ///
 /// A real store fails in ways that this one has to be told to: see [`offline`](Self::offline),
 /// [`fail_next`](Self::fail_next), [`lose_replies`](Self::lose_replies), [`restart`](Self::restart),
@@ -145,12 +145,13 @@ impl RemoteTier for InMemoryRemote {
 /// The items, and what keeps them bounded.
 struct Store {
     items: HashMap<WireKey, Stored>,
-    /// Every item by its cas. Cas numbers grow, so the first one is the oldest write.
-    by_age: BTreeMap<u64, WireKey>,
+    /// Every item by its last use, so the first one is the first to go.
+    by_use: BTreeMap<u64, WireKey>,
     /// The cost of all items; at most `max_bytes` after every command.
     bytes: usize,
     max_bytes: usize,
     last_cas: u64,
+    last_use: u64,
     connection: u64,
     offline: bool,
     failing: u64,
@@ -160,6 +161,7 @@ struct Store {
 struct Stored {
     value: Vec<u8>,
     cas: u64,
+    used: u64,
     expires: Option<Instant>,
     stale: bool,
     /// Whether somebody holds the right to fill or refresh the item.
@@ -170,10 +172,11 @@ impl Store {
     fn new(max_bytes: usize) -> Self {
         Self {
             items: HashMap::new(),
-            by_age: BTreeMap::new(),
+            by_use: BTreeMap::new(),
             bytes: 0,
             max_bytes,
             last_cas: 0,
+            last_use: 0,
             connection: next_connection_id(),
             offline: false,
             failing: 0,
@@ -236,6 +239,13 @@ impl Store {
         now: Instant,
     ) -> Reply {
         let connection = self.connection;
+        if let Some(used) = self.live(key, now).map(|item| item.used) {
+            self.by_use.remove(&used);
+            let used = self.next_use(key);
+            if let Some(item) = self.items.get_mut(key) {
+                item.used = used;
+            }
+        }
         let Some(item) = self.live(key, now) else {
             let Some(lease) = lease else { return Reply::Miss };
             let expires = expires(touch.unwrap_or(Expiry::After(lease)), now);
@@ -367,25 +377,32 @@ impl Store {
         self.last_cas += 1;
         item.cas = self.last_cas;
         self.bytes += cost(key, &item);
-        self.by_age.insert(item.cas, key.clone());
+        item.used = self.next_use(key);
         self.items.insert(key.clone(), item);
         while self.bytes > self.max_bytes {
-            let Some((_, oldest)) = self.by_age.pop_first() else { break };
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
             self.take(&oldest);
         }
         self.last_cas
     }
 
+    /// Notes a use of `key`, and returns its place in the order.
+    fn next_use(&mut self, key: &WireKey) -> u64 {
+        self.last_use += 1;
+        self.by_use.insert(self.last_use, key.clone());
+        self.last_use
+    }
+
     fn take(&mut self, key: &WireKey) -> Option<Stored> {
         let item = self.items.remove(key)?;
-        self.by_age.remove(&item.cas);
+        self.by_use.remove(&item.used);
         self.bytes -= cost(key, &item);
         Some(item)
     }
 
     fn clear(&mut self) {
         self.items.clear();
-        self.by_age.clear();
+        self.by_use.clear();
         self.bytes = 0;
     }
 }
@@ -393,7 +410,7 @@ impl Store {
 impl Stored {
     /// An item of no version yet: [`Store::put`] gives it one.
     fn new(value: Vec<u8>, expires: Option<Instant>) -> Self {
-        Self { value, cas: 0, expires, stale: false, lease_taken: false }
+        Self { value, cas: 0, used: 0, expires, stale: false, lease_taken: false }
     }
 }
 
@@ -433,24 +450,26 @@ mod tests {
     impl Store {
         fn validate(&self) {
             assert_eq!(self.bytes, self.items.iter().map(|(key, item)| cost(key, item)).sum::<usize>());
-            assert_eq!(self.items.len(), self.by_age.len());
+            assert_eq!(self.items.len(), self.by_use.len());
             for (key, item) in &self.items {
-                assert_eq!(self.by_age.get(&item.cas), Some(key));
+                assert_eq!(self.by_use.get(&item.used), Some(key));
             }
             assert!(self.bytes <= self.max_bytes);
         }
     }
 
     #[test]
-    fn the_oldest_writes_go_when_memory_is_short() {
+    fn what_was_not_used_for_longest_goes_when_memory_is_short() {
         let mut store = Store::new(10 * (ITEM_OVERHEAD + 2 + 8));
         for turn in 10..50 {
             set(&mut store, &turn.to_string(), b"8 bytes.");
+            store.get(&WireKey::new("10").unwrap(), true, None, None, now());
             store.validate();
         }
         let mut left: Vec<_> = store.items.keys().map(|key| key.as_bytes().to_vec()).collect();
         left.sort();
-        assert_eq!(left, (40..50).map(|turn| turn.to_string().into_bytes()).collect::<Vec<_>>());
+        let expected = std::iter::once(10).chain(41..50).map(|turn| turn.to_string().into_bytes());
+        assert_eq!(left, expected.collect::<Vec<_>>());
     }
 
     #[test]
