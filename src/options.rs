@@ -56,9 +56,10 @@ impl EntryOptions {
         self
     }
 
-    /// Sets how long a claim to refresh the value lasts, once it is stale. Default: the cache's.
+    /// Sets how long a claim to refresh the value lasts, once it is stale. Default: the cache's. Rounded up to a millisecond,
+    /// and zero to one: a claim that is over at once would be everybody's.
     pub fn grace(mut self, grace: Duration) -> EntryOptions {
-        self.grace = Some(grace);
+        self.grace = Some(grace.max(Duration::from_millis(1)));
         self
     }
 
