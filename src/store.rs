@@ -504,17 +504,18 @@ impl<K: Eq, V> Store<K, V> {
     /// Removes these very entries of shard `index`, as far as they are still there, and fences their flights.
     pub(crate) fn remove_entries(&self, index: usize, entries: Vec<Arc<Entry<K, V>>>) {
         let mut leaving = Leaving::default();
-        let mut freed = 0;
+        // Goes back to the pool even if a comparison of keys panics half-way.
+        let mut freed = self.budget.take(0);
         let mut shard = self.shards[index].write();
         for entry in entries {
             if shard.remove_entry(&entry) {
+                freed.add(entry.meta.weight);
                 leaving.flights.extend(shard.fence(entry.hash, &entry.key));
-                freed += entry.meta.weight;
                 leaving.entries.push((entry, RemovalCause::Removed));
             }
         }
         drop(shard);
-        self.budget.release(freed);
+        drop(freed);
         self.dispose(leaving);
     }
 }
