@@ -2,6 +2,7 @@
 
 mod fences;
 mod model;
+mod removal;
 mod scene;
 mod single_flight;
 mod weights;
