@@ -520,7 +520,7 @@ impl Harness {
                 }
             }
             Change::Invalidate(group) => {
-                if self.model.now % 2 == 0 {
+                if self.model.now.is_multiple_of(2) {
                     self.cache.invalidate_group(GROUPS[group]);
                 } else {
                     self.groups.invalidate(GROUPS[group]);
@@ -528,7 +528,7 @@ impl Harness {
                 self.model.bump(group, true);
             }
             Change::ExpireGroup(group) => {
-                if self.model.now % 2 == 0 {
+                if self.model.now.is_multiple_of(2) {
                     self.cache.expire_group(GROUPS[group]);
                 } else {
                     self.groups.expire(GROUPS[group]);

@@ -130,7 +130,7 @@ impl Drop for Caller {
 }
 
 #[derive(Clone)]
-struct Key(u32, Arc<Caller>);
+struct Key(u32, #[expect(dead_code, reason = "held to be dropped")] Arc<Caller>);
 
 impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {

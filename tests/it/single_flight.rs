@@ -326,9 +326,9 @@ fn lookup_wait_returns_what_the_other_brings_or_the_claim_it_leaves() {
             let waiter = scope.spawn(|| cache.lookup_wait(&u32::from(gives_up), HOUR));
             eventually("it has looked", || cache.stats().misses > misses);
             if gives_up {
-                drop(held)
+                drop(held);
             } else {
-                drop(held.fill(9))
+                assert!(held.fill(9).is_stored());
             }
             match waiter.join().unwrap() {
                 Lookup::Fresh(9) => assert!(!gives_up),
