@@ -241,11 +241,14 @@ pub struct ManualClock(Arc<Manual>);
 
 impl ManualClock {
     /// Moves the clock forward by `interval` and wakes whoever waited for a moment that has now passed.
+    ///
+    /// It stands still for good once it has been moved by 584 years.
     pub fn advance(&self, interval: Duration) {
         let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         let mut alarms = self.0.alarms.lock();
         // Under the lock, so that an alarm set meanwhile sees either the new time or this wake-up.
-        self.0.nanos.fetch_add(nanos, Ordering::Relaxed);
+        let later = self.0.nanos.load(Ordering::Relaxed).saturating_add(nanos);
+        self.0.nanos.store(later, Ordering::Relaxed);
         let now = self.0.now();
         let mut due = Vec::new();
         alarms.set.retain(|alarm| {

@@ -237,11 +237,12 @@ impl Groups {
         Generation(self.0.generation.load(Ordering::Acquire))
     }
 
-    /// Returns the generation of the last bump that can have touched an entry: of a group that was known, or of a root.
+    /// Returns how many bumps have touched what can have entries: a group that was known, or a root. Counted once the group
+    /// has moved, so not in the order of the generations.
     #[inline]
-    pub(crate) fn last_effective(&self) -> Generation {
-        // Acquire pairs with the Release in `mark_effective`: a sweep that sees a bump here sees its group moved.
-        Generation(self.0.effective.load(Ordering::Acquire))
+    pub(crate) fn effective_bumps(&self) -> u64 {
+        // Acquire pairs with the Release in `count_effective`: a sweep that sees a bump here sees its group moved.
+        self.0.effective_bumps.load(Ordering::Acquire)
     }
 
     /// Returns a new root: the nameless group that every entry of one cache belongs to.
@@ -257,7 +258,7 @@ impl Groups {
     pub(crate) fn bump_root(&self, root: &Group) {
         let generation = self.0.next_generation();
         root.raise(Bump::Kill, generation);
-        self.0.mark_effective(generation);
+        self.0.count_effective();
     }
 }
 
@@ -329,7 +330,7 @@ impl Naming {
 
 struct Registry {
     generation: AtomicU64,
-    effective: AtomicU64,
+    effective_bumps: AtomicU64,
     naming: Naming,
     stripes: [Mutex<HashTable<Name>>; STRIPES],
     floors: [Mutex<Floor>; FLOORS],
@@ -355,7 +356,7 @@ impl Registry {
     fn new(naming: Naming) -> Registry {
         Registry {
             generation: AtomicU64::new(1),
-            effective: AtomicU64::new(0),
+            effective_bumps: AtomicU64::new(0),
             naming,
             stripes: std::array::from_fn(|_| Mutex::new(HashTable::new())),
             floors: std::array::from_fn(|_| Mutex::new(Floor::default())),
@@ -376,9 +377,9 @@ impl Registry {
         Generation(self.generation.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
-    fn mark_effective(&self, generation: Generation) {
-        // After the group was raised; Release pairs with the Acquire in `Groups::last_effective`.
-        self.effective.fetch_max(generation.0, Ordering::Release);
+    fn count_effective(&self) {
+        // After the group was raised; Release pairs with the Acquire in `Groups::effective_bumps`.
+        self.effective_bumps.fetch_add(1, Ordering::Release);
     }
 
     fn bump(&self, hash: u64, name: Option<&str>, bump: Bump) {
@@ -397,7 +398,7 @@ impl Registry {
             self.stripe(hash).lock().find(hash, |known| self.naming.is(known, hash, name)).map(|n| n.group.clone());
         if let Some(group) = known.and_then(|group| group.upgrade()) {
             group.raise(bump, generation);
-            self.mark_effective(generation);
+            self.count_effective();
         }
     }
 
@@ -498,6 +499,19 @@ mod tests {
         assert!(matches!(set(&[]), GroupSet::Empty));
         assert!(matches!(set(&["a", "a"]), GroupSet::One(_)));
         assert_eq!(set(&["a", "b", "a", "c", "b"]).names().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    /// The bump with the smaller generation raises its group last: whoever counted bumps before that has to hear of it.
+    #[test]
+    fn bumps_that_overtake_each_other_are_both_heard_of() {
+        let groups = Groups::new();
+        let (slow, _fast) = (groups.intern("slow"), groups.intern("fast"));
+        let generation = groups.0.next_generation();
+        groups.invalidate("fast");
+        let heard = groups.effective_bumps();
+        slow.raise(Bump::Kill, generation);
+        groups.0.count_effective();
+        assert!(groups.effective_bumps() > heard);
     }
 
     #[test]

@@ -519,17 +519,18 @@ impl<K: Eq, V> Store<K, V> {
     /// Removes these very entries of shard `index`, as far as they are still there, and fences their flights.
     pub(crate) fn remove_entries(&self, index: usize, entries: Vec<Arc<Entry<K, V>>>) {
         let mut leaving = Leaving::default();
-        let mut freed = 0;
+        // Goes back to the pool even if a comparison of keys panics half-way.
+        let mut freed = self.budget.take(0);
         let mut shard = self.shards[index].write();
         for entry in entries {
             if shard.remove_entry(&entry) {
+                freed.add(entry.meta.weight);
                 leaving.flights.extend(shard.fence(entry.hash, &entry.key));
-                freed += entry.meta.weight;
                 leaving.entries.push((entry, RemovalCause::Removed));
             }
         }
         drop(shard);
-        self.budget.release(freed);
+        drop(freed);
         self.dispose(leaving);
     }
 }
@@ -625,5 +626,92 @@ impl<K: Eq, V: Clone> Store<K, V> {
             flight.land(Outcome::Abandoned);
         }
         Some(Claim::new(self.clone(), flight, entry_key, stale))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cache, EntryOptions, Lookup};
+
+    impl<K, V> Store<K, V> {
+        /// Panics unless every shard is in order and no weight is lost or made. While nothing else runs.
+        fn validate(&self) {
+            let stored: u64 = self.shards.iter().map(|shard| shard.read().weight()).sum();
+            self.shards.iter().for_each(|shard| shard.read().validate());
+            let free = self.budget.take(u64::MAX).weight();
+            assert_eq!(stored + free, self.capacity(), "{stored} are stored and {free} are free");
+        }
+    }
+
+    /// Ends what an operation returned, of whatever type.
+    fn ignore<T>(_: T) {}
+
+    fn random_operation(cache: &Cache<u32, u32>, claims: &mut Vec<Claim<u32, u32>>, time: &crate::ManualClock) {
+        let key = fastrand::u32(..40);
+        let group = fastrand::u32(..5).to_string();
+        let weight = if fastrand::u8(..20) == 0 { fastrand::u64(..200) } else { fastrand::u64(..8) };
+        let ttl = Duration::from_millis(fastrand::u64(1..100));
+        let options = || EntryOptions::new().weight(weight).groups([&group]);
+        match fastrand::u8(..24) {
+            0..6 => ignore(cache.insert_with(key, key, options())),
+            6..8 => ignore(cache.insert_with(key, key, options().ttl(ttl))),
+            8 => ignore(cache.remove(&key)),
+            9 => ignore(cache.update(&key, |value| value + 1)),
+            10 => ignore(cache.expire(&key)),
+            11 => cache.invalidate_group(&group),
+            12 => cache.clear(),
+            13 => cache.run_maintenance(),
+            14 => cache.retain(|key, _| key % 4 != 0),
+            15 => cache.set_capacity(fastrand::u64(..150)),
+            16 => time.advance(ttl),
+            17..20 => {
+                if let Lookup::Vacant(claim) | Lookup::Stale { claim: Some(claim), .. } = cache.lookup(&key) {
+                    claims.push(claim);
+                }
+            }
+            20 => claims.truncate(1),
+            21 => {
+                if let Some(claim) = claims.pop() {
+                    drop(claim.fill_with(key, options()));
+                }
+            }
+            _ => ignore(cache.get(&key)),
+        }
+    }
+
+    #[test]
+    fn random_operations_keep_every_shard_in_order() {
+        for shards in [1, 2, 8, 64] {
+            fastrand::seed(shards as u64);
+            let (clock, time) = Clock::manual();
+            let cache: Cache<u32, u32> = Cache::builder().capacity(100).shards(shards).clock(clock).build().unwrap();
+            let mut claims = Vec::new();
+            for _ in 0..20_000 {
+                random_operation(&cache, &mut claims, &time);
+                cache.store.validate();
+            }
+        }
+    }
+
+    #[test]
+    fn operations_of_many_threads_lose_no_weight() {
+        for shards in [1, 8] {
+            let (clock, time) = Clock::manual();
+            let cache: Cache<u32, u32> = Cache::builder().capacity(100).shards(shards).clock(clock).build().unwrap();
+            for round in 0..20 {
+                std::thread::scope(|scope| {
+                    for thread in 0..4 {
+                        let (cache, time) = (&cache, &time);
+                        scope.spawn(move || {
+                            fastrand::seed(round * 4 + thread);
+                            let mut claims = Vec::new();
+                            (0..500).for_each(|_| random_operation(cache, &mut claims, time));
+                        });
+                    }
+                });
+                cache.store.validate();
+            }
+        }
     }
 }

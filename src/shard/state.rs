@@ -79,6 +79,10 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn insert(&mut self, entry: Arc<Entry<K, V>>, root: &Group) {
         self.clears.notice(root, self.table.len(), self.policy.weight());
         self.sweep.note_insert(entry.meta.hard);
+        // A bump from here on is another that the sweep hears of.
+        if root.killed_since(entry.meta.born) || entry.meta.groups.killed_since(entry.meta.born) {
+            self.sweep.note_dead();
+        }
         let node = self.policy.insert(entry.clone());
         self.table.insert(Slot { entry, node, epoch: self.clears.epoch });
     }
@@ -139,7 +143,7 @@ impl<K, V> Shard<K, V> {
         let mut ended_one = false;
         for _ in 0..steps {
             if self.sweep.cursor == 0 {
-                self.sweep.begin_round(judge.groups.last_effective());
+                self.sweep.begin_round(judge.groups.effective_bumps());
             }
             if self.sweep.cursor >= self.policy.nodes() {
                 self.sweep.end_round();

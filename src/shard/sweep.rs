@@ -2,21 +2,20 @@
 
 use crate::clock::Deadline;
 use crate::entry::Judge;
-use crate::group::Generation;
 
 /// The state of a shard's search for dead entries.
 ///
-/// An entry dies by its hard deadline, or by a bump of a group. A round that began at a generation and went past every
-/// entry has met all who died by a bump until then; so there is something to find only after a later bump, or once the
+/// An entry dies by its hard deadline, or by a bump of a group. A round that began after so many bumps and went past every
+/// entry has met all who died by them; so there is something to find only after a later bump, or once the
 /// earliest deadline has passed.
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// The next node to look at.
     pub(super) cursor: usize,
-    /// The generation at which the last whole round began.
-    swept: Generation,
-    /// The generation at which this round began.
-    began: Generation,
+    /// How many bumps there had been when the last whole round began; `None` if it may have missed an entry all the same.
+    swept: Option<u64>,
+    /// The same for this round.
+    began: Option<u64>,
     /// No entry's hard deadline is before this.
     earliest: Deadline,
     /// The same for the entries this round has passed, or that came while it went.
@@ -25,20 +24,14 @@ pub(super) struct Sweep {
 
 impl Default for Sweep {
     fn default() -> Self {
-        Sweep {
-            cursor: 0,
-            swept: Generation::ZERO,
-            began: Generation::ZERO,
-            earliest: Deadline::NEVER,
-            next_earliest: Deadline::NEVER,
-        }
+        Sweep { cursor: 0, swept: Some(0), began: Some(0), earliest: Deadline::NEVER, next_earliest: Deadline::NEVER }
     }
 }
 
 impl Sweep {
     /// Returns whether a dead entry can be in the shard.
     pub(super) fn is_due(&self, judge: &Judge<'_>) -> bool {
-        self.earliest.has_passed(judge.now) || judge.groups.last_effective() > self.swept
+        self.earliest.has_passed(judge.now) || self.swept != Some(judge.groups.effective_bumps())
     }
 
     /// Notes an entry that has just come.
@@ -47,14 +40,20 @@ impl Sweep {
         self.next_earliest = self.next_earliest.min(hard);
     }
 
+    /// Notes that an entry has come that was dead by then, so that no later bump tells of it: a round has to meet it,
+    /// and the one under way may be past its place.
+    pub(super) fn note_dead(&mut self) {
+        (self.swept, self.began) = (None, None);
+    }
+
     /// Notes an entry that was looked at and is alive.
     pub(super) fn note_alive(&mut self, hard: Deadline) {
         self.next_earliest = self.next_earliest.min(hard);
     }
 
-    /// Notes that a round begins. `generation` was read before any of its entries is looked at.
-    pub(super) fn begin_round(&mut self, generation: Generation) {
-        self.began = generation;
+    /// Notes that a round begins. `bumps` were counted before any of its entries is looked at.
+    pub(super) fn begin_round(&mut self, bumps: u64) {
+        self.began = Some(bumps);
         self.next_earliest = Deadline::NEVER;
     }
 

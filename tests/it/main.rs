@@ -1,9 +1,15 @@
 //! The integration tests: larder as its users see it, through the public API alone.
 
+mod builder;
 mod fences;
+mod freshness;
+mod groups;
+mod misc;
 mod model;
+mod removal;
 mod scene;
 mod single_flight;
+mod stats;
 mod weights;
 
 #[cfg(feature = "tiered")]

@@ -328,7 +328,7 @@ fn lookup_wait_returns_what_the_other_brings_or_the_claim_it_leaves() {
             if gives_up {
                 drop(held);
             } else {
-                drop(held.fill(9));
+                assert!(held.fill(9).is_stored());
             }
             match waiter.join().unwrap() {
                 Lookup::Fresh(9) => assert!(!gives_up),
