@@ -9,7 +9,7 @@ use crate::group::{Bump as Kind, Groups};
 use crate::remote::debt::Debt;
 use crate::remote::error::RemoteError;
 use crate::remote::keyspace::{Keyspace, ROOT_GROUP, group_hash};
-use crate::remote::link::Link;
+use crate::remote::link::{Link, Owed};
 use crate::remote::tier::RemoteTier;
 use crate::sync::Arc;
 
@@ -58,13 +58,18 @@ impl Namespace {
     /// Makes every entry of each group dead, as [`invalidate_group`](Self::invalidate_group) would.
     ///
     /// # Blocking
-    /// On one exchange with the remote tier for each group.
+    /// As [`invalidate_group`](Self::invalidate_group), for all groups together.
     pub fn invalidate_groups<I>(&self, groups: I) -> Bump
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        groups.into_iter().map(|group| self.invalidate_group(group.as_ref())).fold(Bump::Acknowledged, Bump::and)
+        let hashes: Vec<u64> = groups.into_iter().map(|group| group_hash(group.as_ref())).collect();
+        if hashes.is_empty() {
+            return Bump::Acknowledged;
+        }
+        let locally = || hashes.iter().for_each(|&hash| self.0.groups.bump_hash(hash, Kind::Kill));
+        self.bump_with(&hashes, Kind::Kill, locally)
     }
 
     /// Makes every entry of `group` stale, in all caches of this namespace and in the remote tier: still served, while one
@@ -82,7 +87,7 @@ impl Namespace {
     /// # Blocking
     /// As [`invalidate_group`](Self::invalidate_group).
     pub fn clear(&self) -> Bump {
-        self.bump_with(ROOT_GROUP, Kind::Kill, || self.0.groups.clear())
+        self.bump_with(&[ROOT_GROUP], Kind::Kill, || self.0.groups.clear())
     }
 
     /// Returns how many deletions and bumps this process still owes the remote tier, because it did not acknowledge them. What
@@ -94,15 +99,15 @@ impl Namespace {
 
     fn bump(&self, group: &str, kind: Kind) -> Bump {
         let hash = group_hash(group);
-        self.bump_with(hash, kind, || self.0.groups.bump_hash(hash, kind))
+        self.bump_with(&[hash], kind, || self.0.groups.bump_hash(hash, kind))
     }
 
-    /// Bumps a group, locally by `locally`, and remotely.
-    pub(crate) fn bump_with(&self, group_hash: u64, kind: Kind, locally: impl Fn()) -> Bump {
+    /// Bumps groups, locally by `locally`, and remotely.
+    pub(crate) fn bump_with(&self, groups: &[u64], kind: Kind, locally: impl Fn()) -> Bump {
         // Before, so that nothing old is served from here on; and after, because a value that was read from the remote tier
         // meanwhile may have been judged by the old token.
         locally();
-        let bumped = self.0.link.bump(group_hash, kind);
+        let bumped = self.0.link.bump(groups, kind);
         locally();
         Bump::from_result(bumped, self)
     }
@@ -201,21 +206,10 @@ impl Bump {
         matches!(self, Bump::Acknowledged)
     }
 
-    /// Returns how far both have come: acknowledged if both are.
-    pub(crate) fn and(self, other: Bump) -> Bump {
-        match (self, other) {
-            (Bump::Acknowledged, other) | (other, Bump::Acknowledged) => other,
-            (Bump::Pending(mut receipt), Bump::Pending(other)) => {
-                receipt.debts.extend(other.debts);
-                Bump::Pending(receipt)
-            }
-        }
-    }
-
-    pub(crate) fn from_result(result: Result<(), (RemoteError, Debt)>, namespace: &Namespace) -> Bump {
+    pub(crate) fn from_result(result: Result<(), Owed>, namespace: &Namespace) -> Bump {
         match result {
             Ok(()) => Bump::Acknowledged,
-            Err((error, debt)) => Bump::Pending(Receipt::new(namespace, debt, error)),
+            Err(owed) => Bump::Pending(Receipt::new(namespace, owed)),
         }
     }
 }
@@ -229,9 +223,9 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    pub(crate) fn new(namespace: &Namespace, debt: Debt, error: RemoteError) -> Receipt {
+    pub(crate) fn new(namespace: &Namespace, Owed { error, debts }: Owed) -> Receipt {
         log::warn!("the remote tier did not acknowledge an invalidation, which is tried again: {error}");
-        Receipt { namespace: namespace.clone(), debts: vec![debt], error }
+        Receipt { namespace: namespace.clone(), debts, error }
     }
 
     /// Returns why the remote tier did not acknowledge it at first.
@@ -256,8 +250,17 @@ impl Receipt {
         let deadline = Deadline::after(clock.now(), patience);
         let (mut pause, longest) = RETRY_AFTER;
         loop {
-            if self.debts.iter().all(|debt| self.namespace.link().pay(debt)) {
+            if self.is_settled() {
                 return true;
+            }
+            let paid = self.namespace.link().pay();
+            if self.is_settled() {
+                return true;
+            }
+            // Each exchange pays a part of what is owed: a long outage leaves more.
+            if paid && !deadline.has_passed(clock.now()) {
+                pause = RETRY_AFTER.0;
+                continue;
             }
             match deadline.remaining(clock.now()) {
                 Some(Duration::ZERO) => return false,

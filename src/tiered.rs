@@ -315,24 +315,29 @@ where
     where
         Q: Hash + Equivalent<K> + RemoteKey + ?Sized,
     {
-        let (wire_key, _) = self.remote.locate(key);
-        drop(self.local.remove(key));
-        let deleted = self.remote.namespace.link().delete(&wire_key);
-        // Again: the old value may have been read from the remote tier and copied meanwhile.
-        drop(self.local.remove(key));
-        Bump::from_result(deleted, &self.remote.namespace)
+        self.remove_many([key])
     }
 
     /// Removes the value for each key, as [`remove`](Self::remove) would.
     ///
     /// # Blocking
-    /// As [`remove`](Self::remove), for each key.
+    /// As [`remove`](Self::remove), for all keys together.
     pub fn remove_many<'q, Q, I>(&self, keys: I) -> Bump
     where
         Q: Hash + Equivalent<K> + RemoteKey + ?Sized + 'q,
         I: IntoIterator<Item = &'q Q>,
     {
-        keys.into_iter().map(|key| self.remove(key)).fold(Bump::Acknowledged, Bump::and)
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        if keys.is_empty() {
+            return Bump::Acknowledged;
+        }
+        let wire_keys: Vec<WireKey> = keys.iter().map(|key| self.remote.locate(*key).0).collect();
+        let locally = || keys.iter().for_each(|key| drop(self.local.remove(*key)));
+        locally();
+        let deleted = self.remote.namespace.link().delete(&wire_keys);
+        // Again: the old values may have been read from the remote tier and copied meanwhile.
+        locally();
+        Bump::from_result(deleted, &self.remote.namespace)
     }
 
     /// Makes the value for `key` stale in both tiers: still served, while one caller refreshes it.
@@ -359,7 +364,7 @@ where
     /// # Blocking
     /// On one exchange with the remote tier, for at most the namespace's timeout.
     pub fn clear(&self) -> Bump {
-        self.remote.namespace.bump_with(self.remote.keys.root_group(), Kind::Kill, || self.local.clear())
+        self.remote.namespace.bump_with(&[self.remote.keys.root_group()], Kind::Kill, || self.local.clear())
     }
 
     /// Makes every entry of `group` dead, in all caches of the namespace; see [`Namespace::invalidate_group`].
@@ -381,7 +386,7 @@ where
     /// Makes every entry of each group dead; see [`Namespace::invalidate_groups`].
     ///
     /// # Blocking
-    /// On one exchange with the remote tier for each group.
+    /// On one exchange with the remote tier, for at most the namespace's timeout.
     pub fn invalidate_groups<I>(&self, groups: I) -> Bump
     where
         I: IntoIterator,

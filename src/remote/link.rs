@@ -1,6 +1,7 @@
 //! What the caches of one namespace share of the remote tier: the way to it, the truth about groups, and what this process
 //! still owes it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use super::envelope::GroupTokens;
 use super::error::{RemoteError, RemoteErrorKind};
 use super::key::WireKey;
 use super::keyspace::Keyspace;
-use super::tier::{Action, Command, Expiry, RemoteTier, Reply, Route, SetMode};
+use super::tier::{Action, Cas, Command, Expiry, RemoteTier, Reply, Route, SetMode};
 use crate::group::Bump;
 use crate::sync::Mutex;
 
@@ -64,12 +65,11 @@ impl Link {
         reply.unwrap_or_else(|| Err(RemoteError::new(RemoteErrorKind::Protocol, "the store left a command unanswered")))
     }
 
-    /// Tries to pay what is owed, and returns whether `debt` is.
-    pub(crate) fn pay(&self, debt: &Debt) -> bool {
-        self.is_settled(debt) || {
-            self.run(&[]);
-            self.is_settled(debt)
-        }
+    /// Tries to pay some of what is owed, and returns whether that made it less.
+    pub(crate) fn pay(&self) -> bool {
+        let before = self.owed();
+        self.run(&[]);
+        self.owed() < before
     }
 
     pub(crate) fn is_settled(&self, debt: &Debt) -> bool {
@@ -91,33 +91,25 @@ impl Link {
         self.debts.lock().owe(subject)
     }
 
-    /// Gives a group a new token. Values with the old one are dead or stale to whoever asks from then on.
+    /// Gives each group a new token. Values with the old one are dead or stale to whoever asks from then on.
     ///
     /// # Errors
-    /// Why the store did not take it, and what is owed to it now.
-    pub(crate) fn bump(&self, group_hash: u64, bump: Bump) -> Result<(), (RemoteError, Debt)> {
-        let token = new_token();
-        match self.run_one(&self.token_key(group_hash, bump), Route::Control, set_token(&token, SetMode::Always)) {
-            Ok(Reply::Done) => Ok(()),
-            other => {
-                let error = other.err().unwrap_or_else(|| unexpected("to a group's new token"));
-                Err((error, self.owe(Subject::Group(group_hash, bump))))
-            }
-        }
+    /// Why the store did not take them all, and what is owed to it now.
+    pub(crate) fn bump(&self, groups: &[u64], bump: Bump) -> Result<(), Owed> {
+        let keys: Vec<WireKey> = groups.iter().map(|&group| self.token_key(group, bump)).collect();
+        let tokens: Vec<_> = groups.iter().map(|_| new_token()).collect();
+        let set = |(key, token)| Command { key, route: Route::Control, action: set_token(token, SetMode::Always) };
+        let commands: Vec<_> = keys.iter().zip(&tokens).map(set).collect();
+        self.carry_out(&commands, |at| Subject::Group(groups[at], bump))
     }
 
-    /// Deletes an item.
+    /// Deletes items.
     ///
     /// # Errors
-    /// Why the store did not, and what is owed to it now.
-    pub(crate) fn delete(&self, key: &WireKey) -> Result<(), (RemoteError, Debt)> {
-        match self.run_one(key, Route::ByKey, Action::Delete { cas: None }) {
-            Ok(Reply::Done | Reply::Miss) => Ok(()),
-            other => {
-                let error = other.err().unwrap_or_else(|| unexpected("to a deletion"));
-                Err((error, self.owe(Subject::Item(key.clone()))))
-            }
-        }
+    /// Why the store did not delete them all, and what is owed to it now.
+    pub(crate) fn delete(&self, keys: &[WireKey]) -> Result<(), Owed> {
+        let delete = |key| Command { key, route: Route::ByKey, action: Action::Delete { cas: None } };
+        self.carry_out(&keys.iter().map(delete).collect::<Vec<_>>(), |at| Subject::Item(keys[at].clone()))
     }
 
     /// Marks an item stale.
@@ -125,14 +117,25 @@ impl Link {
     /// # Errors
     /// Why the store did not, and what is owed to it now: the deletion of the item, which can be paid at any later time
     /// without making a value stale that has been refreshed since.
-    pub(crate) fn mark_stale(&self, key: &WireKey) -> Result<(), (RemoteError, Debt)> {
-        match self.run_one(key, Route::ByKey, Action::MarkStale { expiry: None }) {
-            Ok(Reply::Done | Reply::Miss) => Ok(()),
-            other => {
-                let error = other.err().unwrap_or_else(|| unexpected("to a mark"));
-                Err((error, self.owe(Subject::Item(key.clone()))))
-            }
+    pub(crate) fn mark_stale(&self, key: &WireKey) -> Result<(), Owed> {
+        let mark = Command { key, route: Route::ByKey, action: Action::MarkStale { expiry: None } };
+        self.carry_out(&[mark], |_| Subject::Item(key.clone()))
+    }
+
+    /// Runs commands, and owes the store those that it does not acknowledge.
+    fn carry_out(&self, commands: &[Command<'_>], subject: impl Fn(usize) -> Subject) -> Result<(), Owed> {
+        let mut replies = self.run(commands).into_iter();
+        let mut owed: Option<Owed> = None;
+        for at in 0..commands.len() {
+            let error = match replies.next() {
+                Some(Ok(Reply::Done | Reply::Miss)) => continue,
+                Some(Err(error)) => error,
+                _ => unexpected("to an invalidation"),
+            };
+            let debt = self.owe(subject(at));
+            owed.get_or_insert_with(|| Owed { error, debts: Vec::new() }).debts.push(debt);
         }
+        owed.map_or(Ok(()), Err)
     }
 
     /// Reads the tokens of groups, and gives one to those that have none.
@@ -143,7 +146,7 @@ impl Link {
         let keys = self.token_keys(groups);
         let mut tokens = vec![None; keys.len()];
         for _ in 0..TOKEN_ATTEMPTS {
-            self.read_tokens(&keys, &mut tokens)?;
+            let spoilt = self.read_tokens(&keys, &mut tokens)?;
             let missing: Vec<usize> = (0..keys.len()).filter(|&at| tokens[at].is_none()).collect();
             if missing.is_empty() {
                 break;
@@ -151,12 +154,13 @@ impl Link {
             // A token that is missing was never there or was lost; either way values that recorded another are dead. Of
             // several processes that add one, the first succeeds, and the others read what it added.
             let fresh: Vec<_> = missing.iter().map(|_| new_token()).collect();
-            let add = |(&at, token)| Command {
-                key: &keys[at],
-                route: Route::Control,
-                action: set_token(token, SetMode::Add),
-            };
-            let adds: Vec<_> = missing.iter().zip(&fresh).map(add).collect();
+            let mut adds = Vec::with_capacity(missing.len());
+            for (&at, token) in missing.iter().zip(&fresh) {
+                let cas = spoilt.get(&at).copied();
+                let mode = if cas.is_some() { SetMode::Always } else { SetMode::Add };
+                let action = Action::Set { value: token, expiry: Expiry::Never, mode, cas };
+                adds.push(Command { key: &keys[at], route: Route::Control, action });
+            }
             for ((&at, token), reply) in missing.iter().zip(&fresh).zip(self.run(&adds)) {
                 if reply? == Reply::Done {
                     tokens[at] = Some(u64::from_le_bytes(*token));
@@ -193,20 +197,25 @@ impl Link {
         Ok(tokens.chunks_exact(2).map(|pair| Tokens { hard: pair[0], soft: pair[1] }).collect())
     }
 
-    /// Fills in the tokens that are still `None`, where the store has them.
-    fn read_tokens(&self, keys: &[WireKey], tokens: &mut [Option<u64>]) -> Result<(), RemoteError> {
+    /// Fills in the tokens that are still `None`, where the store has them; returns the versions of those that are no tokens.
+    fn read_tokens(&self, keys: &[WireKey], tokens: &mut [Option<u64>]) -> Result<HashMap<usize, Cas>, RemoteError> {
+        let mut spoilt = HashMap::new();
         let unknown: Vec<usize> = (0..keys.len()).filter(|&at| tokens[at].is_none()).collect();
         if unknown.is_empty() {
-            return Ok(());
+            return Ok(spoilt);
         }
         let gets: Vec<_> = unknown.iter().map(|&at| get(&keys[at], Route::Control)).collect();
         for (&at, reply) in unknown.iter().zip(self.run(&gets)) {
-            tokens[at] = match reply? {
-                Reply::Hit(item) => item.value.try_into().ok().map(u64::from_le_bytes),
-                _ => None,
-            };
+            match reply? {
+                Reply::Hit(item) => match <[u8; 8]>::try_from(item.value) {
+                    Ok(token) => tokens[at] = Some(u64::from_le_bytes(token)),
+                    Err(_) => drop(spoilt.insert(at, item.cas)),
+                },
+                Reply::Busy(cas) => drop(spoilt.insert(at, cas)),
+                _ => {}
+            }
         }
-        Ok(())
+        Ok(spoilt)
     }
 
     fn token_keys(&self, groups: &[u64]) -> Vec<WireKey> {
@@ -236,6 +245,13 @@ impl std::fmt::Debug for Link {
             .field("owed", &self.owed())
             .finish()
     }
+}
+
+/// What the store has not acknowledged, and why.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    pub(crate) error: RemoteError,
+    pub(crate) debts: Vec<Debt>,
 }
 
 /// The tokens of one group at present.

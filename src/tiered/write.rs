@@ -13,7 +13,7 @@ use crate::remote::debt::Subject;
 use crate::remote::envelope::{Envelope, GroupTokens, Header, WireTtl, load_cost_us};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::{RemoteKey, WireKey};
-use crate::remote::link::unexpected;
+use crate::remote::link::{Owed, unexpected};
 use crate::remote::tier::{Action, Cas, Command, Expiry, Reply, Route, SetMode};
 use crate::stats::bump;
 use crate::store::{Refusal, Store, Terms};
@@ -151,7 +151,8 @@ where
         let owed = sent.map_err(|error| {
             bump(&self.remote.counters.errors);
             let debt = self.remote.namespace.link().owe(Subject::Item(key.clone()));
-            (error.clone(), Receipt::new(&self.remote.namespace, debt, error))
+            let receipt = Receipt::new(&self.remote.namespace, Owed { error: error.clone(), debts: vec![debt] });
+            (error, receipt)
         });
         // Where the local tier has another value by now, or none, that one may be older than what the remote tier has: two
         // callers that write one key at once may pass each other between the tiers, and a reader may have copied the old

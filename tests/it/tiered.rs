@@ -1,7 +1,10 @@
 //! The tiered cache over the store in memory, over a real memcached, and over three.
 
+mod bytes;
+mod exchanges;
 mod gate;
 mod moments;
+mod races;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

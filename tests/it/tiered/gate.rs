@@ -117,24 +117,33 @@ impl Gate {
     }
 
     /// Runs one command past the gate.
-    pub(crate) fn run_one(&self, key: &WireKey, action: Action<'_>) -> Reply {
-        let command = Command { key, route: Route::ByKey, action };
+    pub(crate) fn run_one(&self, key: &WireKey, route: Route, action: Action<'_>) -> Reply {
+        let command = Command { key, route, action };
         self.inner.run(&[command], Duration::from_secs(20)).remove(0).unwrap()
     }
 
     /// Returns the bytes of an item.
     pub(crate) fn peek(&self, key: &WireKey) -> Option<Vec<u8>> {
-        match self.run_one(key, Action::Get { value: true, lease: None, touch: None }) {
+        match self.run_one(key, Route::ByKey, Action::Get { value: true, lease: None, touch: None }) {
             Reply::Hit(item) => Some(item.value),
             _ => None,
         }
     }
 
-    /// Stores bytes under a key.
+    /// Stores bytes under the key of a value.
     pub(crate) fn poke(&self, key: &WireKey, value: &[u8]) {
+        self.store(key, Route::ByKey, value);
+    }
+
+    /// Stores bytes under the key of a token.
+    pub(crate) fn poke_control(&self, key: &WireKey, value: &[u8]) {
+        self.store(key, Route::Control, value);
+    }
+
+    fn store(&self, key: &WireKey, route: Route, value: &[u8]) {
         let expiry = larder::Expiry::After(super::HOUR);
         let set = Action::Set { value, expiry, mode: SetMode::Always, cas: None };
-        assert_eq!(self.run_one(key, set), Reply::Done);
+        assert_eq!(self.run_one(key, route, set), Reply::Done);
     }
 }
 
