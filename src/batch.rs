@@ -78,6 +78,35 @@ enum Source<K, V> {
 struct Plan<K, V> {
     sources: Vec<Source<K, V>>,
     claims: Vec<Claim<K, V>>,
+    /// The keys of the claims, for the loader.
+    keys: Vec<K>,
+}
+
+/// What a batch was asked for, and its answers so far.
+struct Answers<'q, Q: ?Sized, V> {
+    keys: Vec<&'q Q>,
+    values: Vec<Option<V>>,
+    /// The keys without an answer, by their places.
+    open: Vec<usize>,
+}
+
+impl<'q, Q: ?Sized, V: Clone> Answers<'q, Q, V> {
+    fn new(keys: impl IntoIterator<Item = &'q Q>) -> Self {
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        Answers { values: vec![None; keys.len()], open: (0..keys.len()).collect(), keys }
+    }
+
+    fn take_open(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.open)
+    }
+
+    /// Notes what a wait for another caller's load has brought. Where that is nothing, the key has to be looked for again.
+    fn put(&mut self, at: usize, value: Option<V>) {
+        match value {
+            Some(value) => self.values[at] = Some(value),
+            None => self.open.push(at),
+        }
+    }
 }
 
 impl<K, V, S> Cache<K, V, S>
@@ -94,7 +123,8 @@ where
     /// [`get_or_load`](Self::get_or_load).
     ///
     /// # Errors
-    /// As [`get_or_load`](Self::get_or_load). Where the loader fails, stale values that may answer for it do
+    /// As [`get_or_load`](Self::get_or_load), and [`Cancelled`](crate::LoadErrorKind::Cancelled) where another caller gave up
+    /// the load of a key after `loader` had run for the rest: ask again. Where the loader fails, stale values that may answer for it do
     /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)), and the error is returned only if a key remains without.
     ///
     /// # Panics
@@ -109,29 +139,32 @@ where
         E: Send + Sync + 'static,
         F: FnOnce(Batch<K, V>) -> Result<Vec<(K, V)>, E>,
     {
-        let keys: Vec<&Q> = keys.into_iter().collect();
-        let mut plan = self.plan(&keys)?;
-        let mut loaded = Vec::new();
-        if !plan.claims.is_empty() {
-            let batch = plan.begin(&keys);
-            plan.hold(Deadline::NEVER);
-            let stopwatch = self.store.settings.clock.stopwatch();
-            let result = {
-                let _leading = Leading::enter(plan.flights());
-                loader(batch)
-            };
-            loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
-        }
+        let mut answers = Answers::new(keys);
+        let mut loader = Some(loader);
         let mut patience = None;
-        let mut answers = Vec::with_capacity(keys.len());
-        for (key, source) in keys.into_iter().zip(plan.sources) {
-            answers.push(match source {
-                Source::Known(value) => Some(value),
-                Source::Claimed(index) => loaded[index].clone(),
-                Source::Awaited(joined) => self.wait(&joined, &mut patience)?.or_else(|| self.peek(key)),
-            });
+        while !answers.open.is_empty() {
+            let mut plan = self.plan(&answers, loader.is_some())?;
+            let mut loaded = Vec::new();
+            if !plan.claims.is_empty() {
+                let loader = loader.take().ok_or_else(LoadError::cancelled)?;
+                let batch = plan.begin();
+                plan.hold(Deadline::NEVER);
+                let stopwatch = self.store.settings.clock.stopwatch();
+                let result = {
+                    let _leading = Leading::enter(plan.flights());
+                    loader(batch)
+                };
+                loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+            }
+            for (at, source) in answers.take_open().into_iter().zip(plan.sources) {
+                match source {
+                    Source::Known(value) => answers.values[at] = Some(value),
+                    Source::Claimed(index) => answers.values[at] = loaded[index].clone(),
+                    Source::Awaited(joined) => answers.put(at, self.wait(&joined, &mut patience)?),
+                }
+            }
         }
-        Ok(answers)
+        Ok(answers.values)
     }
 
     /// Returns the value for each key, in order, and loads all that are missing at once: the form for futures of
@@ -156,52 +189,59 @@ where
         F: FnOnce(Batch<K, V>) -> Fut,
         Fut: Future<Output = Result<Vec<(K, V)>, E>>,
     {
-        let keys: Vec<&Q> = keys.into_iter().collect();
-        let mut plan = self.plan(&keys)?;
-        let mut loaded = Vec::new();
-        if !plan.claims.is_empty() {
-            let batch = plan.begin(&keys);
-            let settings = &self.store.settings;
-            let stopwatch = settings.clock.stopwatch();
-            let result = {
-                let mut future = pin!({
-                    let _leading = Leading::enter(plan.flights());
-                    loader(batch)
-                });
-                poll_fn(|context| {
-                    plan.hold(Deadline::after(settings.clock.now(), settings.grace));
-                    let _leading = Leading::enter(plan.flights());
-                    future.as_mut().poll(context)
-                })
-                .await
-            };
-            loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
-        }
+        let mut answers = Answers::new(keys);
+        let mut loader = Some(loader);
         let mut patience = None;
-        let mut answers = Vec::with_capacity(keys.len());
-        for (key, source) in keys.into_iter().zip(plan.sources) {
-            answers.push(match source {
-                Source::Known(value) => Some(value),
-                Source::Claimed(index) => loaded[index].clone(),
-                Source::Awaited(joined) => self.wait_async(&joined, &mut patience).await?.or_else(|| self.peek(key)),
-            });
+        while !answers.open.is_empty() {
+            let mut plan = self.plan(&answers, loader.is_some())?;
+            let mut loaded = Vec::new();
+            if !plan.claims.is_empty() {
+                let loader = loader.take().ok_or_else(LoadError::cancelled)?;
+                let batch = plan.begin();
+                let settings = &self.store.settings;
+                let stopwatch = settings.clock.stopwatch();
+                let result = {
+                    let mut future = pin!({
+                        let _leading = Leading::enter(plan.flights());
+                        loader(batch)
+                    });
+                    poll_fn(|context| {
+                        plan.hold(Deadline::after(settings.clock.now(), settings.grace));
+                        let _leading = Leading::enter(plan.flights());
+                        future.as_mut().poll(context)
+                    })
+                    .await
+                };
+                loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+            }
+            for (at, source) in answers.take_open().into_iter().zip(plan.sources) {
+                match source {
+                    Source::Known(value) => answers.values[at] = Some(value),
+                    Source::Claimed(index) => answers.values[at] = loaded[index].clone(),
+                    Source::Awaited(joined) => answers.put(at, self.wait_async(&joined, &mut patience).await?),
+                }
+            }
         }
-        Ok(answers)
+        Ok(answers.values)
     }
 
-    /// Looks for every key, and claims those that it may.
-    fn plan<Q, E>(&self, keys: &[&Q]) -> Result<Plan<K, V>, LoadError<E>>
+    /// Looks for every key that is still open, and claims those that it may. Once the loader has run, stale values have to
+    /// do.
+    fn plan<Q, E>(&self, answers: &Answers<'_, Q, V>, may_load: bool) -> Result<Plan<K, V>, LoadError<E>>
     where
         Q: Hash + ToKey<K> + ?Sized,
     {
-        let mut plan = Plan { sources: Vec::with_capacity(keys.len()), claims: Vec::new() };
+        let mut plan = Plan { sources: Vec::with_capacity(answers.open.len()), claims: Vec::new(), keys: Vec::new() };
         let mut claimed: HashMap<usize, usize, ahash::RandomState> = HashMap::default();
-        for key in keys {
-            let source = match self.look(self.hash(key), *key) {
+        for &at in &answers.open {
+            let key = answers.keys[at];
+            let source = match self.look(self.hash(key), key) {
                 Look::Fresh(value) | Look::Stale { value, claim: None } => Source::Known(value),
+                Look::Stale { value, .. } if !may_load => Source::Known(value),
                 Look::Stale { claim: Some(claim), .. } | Look::Vacant(claim) => {
                     claimed.insert(address(claim.flight()), plan.claims.len());
                     plan.claims.push(claim);
+                    plan.keys.push(key.to_key());
                     Source::Claimed(plan.claims.len() - 1)
                 }
                 // A key that was asked for twice: this batch loads it already.
@@ -254,15 +294,8 @@ impl<K, V: Clone> Plan<K, V>
 where
     K: Eq,
 {
-    fn begin<Q: ToKey<K> + ?Sized>(&mut self, keys: &[&Q]) -> Batch<K, V> {
-        let mut first_asked = vec![None; self.claims.len()];
-        for (key, source) in keys.iter().zip(&self.sources) {
-            if let Source::Claimed(index) = source {
-                first_asked[*index].get_or_insert(*key);
-            }
-        }
-        let keys = first_asked.into_iter().flatten().map(ToKey::to_key);
-        Batch { loads: keys.zip(self.claims.iter_mut().map(Claim::begin)).collect() }
+    fn begin(&mut self) -> Batch<K, V> {
+        Batch { loads: self.keys.drain(..).zip(self.claims.iter_mut().map(Claim::begin)).collect() }
     }
 
     fn flights(&self) -> impl Iterator<Item = &Arc<Flight<K, V>>> {

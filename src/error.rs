@@ -71,7 +71,8 @@ pub enum LoadErrorKind {
     Loader,
     /// The loader that this caller waited for panicked. The panic itself goes to the caller that ran it.
     Panicked,
-    /// The load was dropped before it ended, by the runtime that was to run it.
+    /// The load was given up before it ended, and this caller could not load in its stead: the runtime that was to run its
+    /// loader dropped it, or the loader had run already, for the other keys of a batch.
     Cancelled,
     /// Another caller's load took longer than this caller may wait.
     TimedOut,

@@ -524,14 +524,12 @@ fn batch_beside_a_load_that_ends_by(end: impl FnOnce(Claim<u32, u64>) + Send) ->
 
 /// `None` means that a loader left the key out. Here no loader was asked for it.
 #[test]
-#[ignore = "a batch answers None where the load of another caller ended without a value for it"]
 fn a_batch_does_not_take_a_load_that_was_given_up_for_a_key_without_a_value() {
     let answer = batch_beside_a_load_that_ends_by(drop);
     assert_eq!(answer.unwrap(), [Some(1)]);
 }
 
 #[test]
-#[ignore = "a batch answers None where the load of another caller ended without a value for it"]
 fn a_batch_does_not_take_an_error_of_another_type_for_a_key_without_a_value() {
     let answer = batch_beside_a_load_that_ends_by(|held| drop(held.load(|_| Err::<u64, u8>(1))));
     assert_eq!(answer.unwrap(), [Some(1)]);
