@@ -46,8 +46,9 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 ///
 /// # Across processes
 /// A value is taken from the remote tier only if none of its groups was invalidated since its load began, in whatever
-/// process: the tokens of its groups are read with every value. What is in the *local* tier of another process is not reached
-/// by this process's invalidations: it is served there until its deadlines.
+/// process: the tokens of its groups are read with every value. One case is not seen yet: a group that a loader names for the
+/// first time, and that *another* process invalidates while the loader runs. And what is in the *local* tier of another
+/// process is not reached by this process's invalidations: it is served there until its deadlines.
 ///
 /// # Examples
 /// ```
