@@ -3,8 +3,11 @@
 mod bytes;
 mod exchanges;
 mod gate;
+mod lifetimes;
+mod model;
 mod moments;
 mod races;
+mod verbs;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
