@@ -46,9 +46,13 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 ///
 /// # Across processes
 /// A value is taken from the remote tier only if none of its groups was invalidated since its load began, in whatever
-/// process: the tokens of its groups are read with every value. One case is not seen yet: a group that a loader names for the
-/// first time, and that *another* process invalidates while the loader runs. And what is in the *local* tier of another
-/// process is not reached by this process's invalidations: it is served there until its deadlines.
+/// process: the tokens of its groups are read with every value. A load that another process's `remove`, `insert` or `expire`
+/// of the key overtakes is not stored, nor is one whose lease the store has lost. Two things do not reach across processes:
+///
+/// - What is in the *local* tier of another process is served there until its deadlines.
+/// - A load whose groups nothing told of before, because neither tier held an older value of the key, learns their tokens
+///   when it ends. A bump of such a group by *another* process while the load ran is missed. The cache and the namespace as
+///   groups are known from the start.
 ///
 /// # Examples
 /// ```
@@ -111,7 +115,8 @@ where
 {
     /// Returns a builder for the cache called `name` in `namespace`: 1 to 64 bytes of printable ASCII without `:`.
     ///
-    /// Two caches of one namespace must not share a name, unless they have the same keys and values.
+    /// Two caches of one namespace must not share a name, unless they have the same keys and values. Two that a process
+    /// builds under one name are, to each other, as those of two processes: clone the cache instead.
     pub fn builder(namespace: &Namespace, name: &str) -> TieredCacheBuilder<K, V> {
         TieredCacheBuilder::new(namespace, name)
     }
@@ -178,7 +183,8 @@ where
     /// was invalidated since the load began: then it is returned, and stored nowhere.
     ///
     /// Within this process one load runs at a time. Processes that miss at the same moment may each run one; one of them
-    /// stores its result in the remote tier.
+    /// stores its result in the remote tier. A load of more than 30 s outlives its lease there, and its result is returned and
+    /// stored nowhere.
     ///
     /// # Errors
     /// As [`Cache::get_or_load`]. A failure of the remote tier is none: it is counted in [`RemoteStats`].

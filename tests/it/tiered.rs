@@ -6,6 +6,7 @@ mod gate;
 mod lifetimes;
 mod model;
 mod moments;
+mod outages;
 mod races;
 mod verbs;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder::{Action, Command, RemoteError, RemoteErrorKind, RemoteTier, Reply, Route, SetMode, WireKey};
+use larder::{Action, Command, RemoteError, RemoteTier, Reply, Route, SetMode, WireKey};
 
 /// What a command is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +111,6 @@ impl Gate {
         self.state(|state| state.keys.iter().map(|key| WireKey::new(key.clone()).unwrap()).collect())
     }
 
-    /// Returns whether an act still waits for its exchange.
-    pub(crate) fn is_armed(&self) -> bool {
-        self.state(|state| !state.acts.is_empty())
-    }
-
     /// Runs one command past the gate.
     pub(crate) fn run_one(&self, key: &WireKey, route: Route, action: Action<'_>) -> Reply {
         let command = Command { key, route, action };
@@ -176,9 +171,4 @@ impl RemoteTier for Gate {
     fn max_value_len(&self) -> usize {
         self.inner.max_value_len()
     }
-}
-
-/// Returns the error of a connection that broke with a command under way.
-pub(crate) fn interrupted() -> RemoteError {
-    RemoteError::new(RemoteErrorKind::Interrupted, "broken off by a test")
 }

@@ -182,7 +182,7 @@ fn namespaces_versions_and_caches_are_apart() {
             assert!(cache.insert(own("k"), number.to_string()).is_through());
         }
         for (number, cache) in all.iter().enumerate() {
-            assert_eq!(cache.remove_many(["none"]).is_acknowledged(), true);
+            assert!(cache.remove_many(["none"]).is_acknowledged());
             assert_eq!(cache.get("k"), Some(number.to_string()));
         }
         assert!(all[0].clear().is_acknowledged());

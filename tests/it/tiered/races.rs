@@ -8,9 +8,12 @@ use larder::{EntryOptions, TieredCache};
 
 use super::{HOUR, Stand, namespace};
 
-/// Rounds of each kind, in memory and where each exchange is a system call or several.
+/// Rounds of each kind.
 const ROUNDS: u64 = 2_000;
-const ROUNDS_ON_MEMCACHED: u64 = 200;
+
+/// The same where each exchange is a system call or several.
+#[cfg(feature = "memcached")]
+const ROUNDS_ON_MEMCACHED: u64 = 100;
 
 type Numbers = TieredCache<String, u64>;
 
@@ -137,12 +140,12 @@ fn race(stand: &Stand, kind: Kind, capacity: u64, rounds: u64) {
         scope.spawn(|| {
             in_rounds(&|| {
                 load(&mine, &database, kind);
-            })
+            });
         });
         scope.spawn(|| {
             in_rounds(&|| {
                 let _ = (mine.get("k"), mine.get("k"));
-            })
+            });
         });
         for round in 1..=rounds {
             let fits = |found: Option<u64>, place: &str| {
