@@ -268,11 +268,12 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     }
 
     fn land_with(&mut self, entry: &Entry<K, V>, fenced: bool) {
-        self.landed = true;
         self.store.retract(&self.flight);
-        // Nobody joins any more, so that the copy for those who did is made only if there are any.
+        // Nobody joins any more, so that the copy for those who did is made only if there are any. If it panics, the claim's
+        // drop tells them to look again.
         let awaited = self.flight.is_awaited();
         let outcome = if awaited { Outcome::Loaded { value: entry.value.clone(), fenced } } else { Outcome::Abandoned };
+        self.landed = true;
         self.flight.land(outcome);
     }
 
@@ -285,6 +286,10 @@ impl<K, V> Claim<K, V> {
     /// Ends a load that brought nothing for this key.
     pub(crate) fn give_up(mut self) {
         self.loading = false;
+        // In this order for the reason that `refuse` has.
+        self.store.retract(&self.flight);
+        let fenced = self.store.is_fenced(&self.flight);
+        self.land(Outcome::Absent { fenced });
     }
 
     /// Joins those who wait for this claim; `None` when they are too many.

@@ -71,8 +71,9 @@ pub enum LoadErrorKind {
     Loader,
     /// The loader that this caller waited for panicked. The panic itself goes to the caller that ran it.
     Panicked,
-    /// The load was given up before it ended, and this caller could not load in its stead: the runtime that was to run its
-    /// loader dropped it, or the loader had run already, for the other keys of a batch.
+    /// The load that was to bring the value ended without it, and this caller's loader cannot run again: the runtime that was
+    /// to run the load dropped it; or, for a key of a batch that another caller was loading, that load was dropped or
+    /// overtaken by an invalidation. Trying again may help.
     Cancelled,
     /// Another caller's load took longer than this caller may wait.
     TimedOut,

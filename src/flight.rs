@@ -53,6 +53,8 @@ pub(crate) enum Outcome<V> {
     Failed(Arc<dyn Any + Send + Sync>),
     /// With a panic of the loader.
     Panicked,
+    /// Without a value for this key, from the loader of a batch. `fenced` as above.
+    Absent { fenced: bool },
     /// With nothing: the claim was dropped, or taken over. Whoever waited may try.
     Abandoned,
 }
@@ -121,6 +123,14 @@ impl<K, V> Joined<K, V> {
     pub(crate) fn landed(&self) -> Landed<'_, K, V> {
         Landed { flight: &self.flight, waker: None }
     }
+
+    /// Returns whether the load has ended and found that there is no value, which counts for this caller as a value would.
+    pub(crate) fn found_absent(&self) -> bool {
+        match self.flight.landing.lock().outcome.as_deref() {
+            Some(Outcome::Absent { fenced }) => !(*fenced && self.arrived > self.flight.born),
+            _ => false,
+        }
+    }
 }
 
 impl<K, V: Clone> Joined<K, V> {
@@ -137,7 +147,7 @@ impl<K, V: Clone> Joined<K, V> {
                 Err(_) => Ok(None),
             },
             Outcome::Panicked => Err(LoadError::panicked()),
-            Outcome::Abandoned => Ok(None),
+            Outcome::Absent { .. } | Outcome::Abandoned => Ok(None),
         }
     }
 }
@@ -204,23 +214,26 @@ pub(crate) struct Leading {
 
 impl Leading {
     pub(crate) fn enter<'a, K: 'a, V: 'a>(flights: impl IntoIterator<Item = &'a Arc<Flight<K, V>>>) -> Leading {
-        LEADING.with_borrow_mut(|leading| {
+        // A thread that is being torn down keeps no such list any more: there, waits for oneself end by their time limit.
+        let outer = LEADING.try_with(|leading| {
+            let mut leading = leading.borrow_mut();
             let outer = leading.len();
             leading.extend(flights.into_iter().map(address));
-            Leading { outer }
-        })
+            outer
+        });
+        Leading { outer: outer.unwrap_or(0) }
     }
 }
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        LEADING.with_borrow_mut(|leading| leading.truncate(self.outer));
+        let _ = LEADING.try_with(|leading| leading.borrow_mut().truncate(self.outer));
     }
 }
 
 /// Returns whether this thread is running the loader of `flight`, and would wait for itself.
 pub(crate) fn is_led_here<K, V>(flight: &Arc<Flight<K, V>>) -> bool {
-    LEADING.with_borrow(|leading| leading.contains(&address(flight)))
+    LEADING.try_with(|leading| leading.borrow().contains(&address(flight))).unwrap_or(false)
 }
 
 fn address<K, V>(flight: &Arc<Flight<K, V>>) -> usize {

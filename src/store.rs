@@ -122,8 +122,15 @@ impl<K, V> Store<K, V> {
 
     /// Returns the number of entries and their weight, without those from before the last clear.
     pub(crate) fn census(&self) -> (usize, u64) {
-        let parts = self.shards.iter().map(|shard| shard.read().census(&self.root));
-        parts.fold((0, 0), |(len, weight), part| (len + part.0, weight + part.1))
+        let sum = |sum: (usize, u64), part: (usize, u64)| (sum.0 + part.0, sum.1.saturating_add(part.1));
+        let (len, weight) = self.shards.iter().map(|shard| shard.read().census(&self.root)).fold((0, 0), sum);
+        if weight <= self.capacity() {
+            return (len, weight);
+        }
+        // Weight that went from one shard to another meanwhile was counted in both: once more, with all of them standing
+        // still. Every thread that holds several of these locks takes them in this order.
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
+        shards.iter().map(|shard| shard.census(&self.root)).fold((0, 0), sum)
     }
 
     pub(crate) fn clear(&self) {
@@ -522,15 +529,17 @@ impl<K: Eq, V> Store<K, V> {
         // Goes back to the pool even if a comparison of keys panics half-way.
         let mut freed = self.budget.take(0);
         let mut shard = self.shards[index].write();
-        for entry in entries {
-            if shard.remove_entry(&entry) {
+        // Borrowed: an entry that has left meanwhile may have its last handle here, to be dropped once the lock is free.
+        for entry in &entries {
+            if shard.remove_entry(entry) {
                 freed.add(entry.meta.weight);
                 leaving.flights.extend(shard.fence(entry.hash, &entry.key));
-                leaving.entries.push((entry, RemovalCause::Removed));
+                leaving.entries.push((entry.clone(), RemovalCause::Removed));
             }
         }
         drop(shard);
         drop(freed);
+        drop(entries);
         self.dispose(leaving);
     }
 }
@@ -555,7 +564,12 @@ impl<K: Eq, V: Clone> Store<K, V> {
                     }
                     shard.flight(hash, key)
                 }
-                _ => shard.flight(hash, key),
+                found => {
+                    if let (Some(entry), Freshness::Stale) = (found, freshness) {
+                        entry.meta.recency.touch();
+                    }
+                    shard.flight(hash, key)
+                }
             };
             let busy = flight.filter(|flight| self.is_active(flight));
             let found = found.cloned();
@@ -574,7 +588,6 @@ impl<K: Eq, V: Clone> Store<K, V> {
             if let Some(claim) = self.claim(hash, key, arrived, found.as_ref(), freshness) {
                 return match found {
                     Some(entry) if freshness != Freshness::Dead => {
-                        entry.meta.recency.touch();
                         Look::Stale { value: entry.value.clone(), claim: Some(claim) }
                     }
                     _ => Look::Vacant(claim),

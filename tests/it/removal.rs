@@ -349,3 +349,57 @@ fn panics_in_other_code_of_the_user_leave_the_cache_as_it_was() {
     touchy.insert(Touchy(1_000), 1).unwrap();
     assert_eq!(touchy.get(&Touchy(1_000)), Some(1));
 }
+
+/// A value whose drop asks the cache that it was in.
+#[derive(Clone)]
+struct Asking(Arc<OnceLock<Cache<u32, Asking>>>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.get() {
+            let _ = cache.contains(&1);
+        }
+    }
+}
+
+#[test]
+fn retain_drops_what_has_left_meanwhile_outside_the_lock() {
+    within_patience("the value's drop waits for the lock that retain holds", || {
+        let slot = Arc::new(OnceLock::new());
+        let cache: Cache<u32, Asking> = Cache::builder().capacity(100).shards(1).build().unwrap();
+        assert!(slot.set(cache.clone()).is_ok());
+        cache.insert(1, Asking(slot.clone())).unwrap();
+        cache.retain(|key, _| {
+            drop(cache.remove(key));
+            false
+        });
+        assert!(cache.is_empty());
+    });
+}
+
+/// A value whose next clone panics once it is armed.
+struct PanicsOnce(Arc<AtomicBool>);
+
+impl Clone for PanicsOnce {
+    fn clone(&self) -> Self {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "the clone panics");
+        PanicsOnce(self.0.clone())
+    }
+}
+
+#[test]
+fn a_panic_in_the_copy_for_those_who_wait_leaves_nobody_waiting() {
+    within_patience("the waiter waits for a claim that is over", || {
+        let (builder, _time) = roomy::<PanicsOnce>();
+        let cache = builder.build().unwrap();
+        let Lookup::Vacant(claim) = cache.lookup(&1) else { panic!("1 is vacant") };
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| cache.get_or_load(&1, |_| Err::<PanicsOnce, _>("it is there")).is_ok());
+            crate::scene::eventually("it waits", || cache.stats().load_waits == 1);
+            let armed = Arc::new(AtomicBool::new(true));
+            let filled = catch_unwind(AssertUnwindSafe(|| claim.fill(PanicsOnce(armed)).is_stored()));
+            assert!(filled.is_err());
+            assert!(waiter.join().unwrap());
+        });
+    });
+}

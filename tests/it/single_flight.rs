@@ -1,6 +1,8 @@
 //! One loader a key: who runs it, who waits, and what becomes of the others when it fails.
 
+use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -533,4 +535,125 @@ fn a_batch_does_not_take_a_load_that_was_given_up_for_a_key_without_a_value() {
 fn a_batch_does_not_take_an_error_of_another_type_for_a_key_without_a_value() {
     let answer = batch_beside_a_load_that_ends_by(|held| drop(held.load(|_| Err::<u64, u8>(1))));
     assert_eq!(answer.unwrap(), [Some(1)]);
+}
+
+#[test]
+fn a_batch_does_not_take_a_load_that_was_invalidated_for_a_key_without_a_value() {
+    for asynchronous in [false, true] {
+        let cache = cache();
+        let held = claim(&cache, 1);
+        cache.invalidate_group("late");
+        thread::scope(|scope| {
+            let load = |batch: larder::Batch<u32, u64>| Ok::<_, String>(batch.keys().map(|key| (*key, 7)).collect());
+            let batch = scope.spawn(|| {
+                if asynchronous {
+                    block_on(cache.get_many_or_load_async(&[1], |batch| async { load(batch) }))
+                } else {
+                    cache.get_many_or_load(&[1], load)
+                }
+            });
+            waiting(&cache, 1);
+            // Only now does the load that began before name the group.
+            let _ = held.fill_with(1, larder::EntryOptions::new().groups(["late"]));
+            assert_eq!(batch.join().unwrap().unwrap(), [Some(7)]);
+        });
+    }
+}
+
+#[test]
+fn a_batch_whose_loader_has_run_says_that_it_does_not_know() {
+    let cache = cache();
+    let held = claim(&cache, 1);
+    thread::scope(|scope| {
+        let batch = scope.spawn(|| cache.get_many_or_load(&[1, 2], |_| Ok::<_, String>(vec![(2, 2)])));
+        waiting(&cache, 1);
+        eventually("the batch has loaded what it may", || cache.contains(&2));
+        drop(held);
+        assert_eq!(batch.join().unwrap().unwrap_err().kind(), LoadErrorKind::Cancelled);
+    });
+    assert!(matches!(cache.lookup(&1), Lookup::Vacant(_)), "1 is free");
+}
+
+#[test]
+fn a_batch_takes_the_word_of_another_for_a_key_without_a_value() {
+    let cache = cache();
+    let gate = Gate::new();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            cache.get_many_or_load(&[1], |_| {
+                gate.pass();
+                Ok::<_, String>(vec![])
+            })
+        });
+        gate.reached();
+        let second = scope.spawn(|| cache.get_many_or_load(&[1], |_| panic!("somebody else loads")));
+        waiting(&cache, 1);
+        gate.open();
+        assert_eq!(first.join().unwrap().unwrap(), [None]);
+        let answer: Result<_, Failed> = second.join().unwrap();
+        assert_eq!(answer.unwrap(), [None]);
+    });
+}
+
+/// A key; the hash of the key 2 clears the cache there is, as a bump between two looks of one batch would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Clearing(u32);
+
+thread_local!(static CLEARED: RefCell<Option<Cache<Clearing, u64>>> = const { RefCell::new(None) });
+
+impl Hash for Clearing {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        if self.0 == 2 {
+            CLEARED.with_borrow(|cache| cache.iter().for_each(Cache::clear));
+        }
+    }
+}
+
+#[test]
+fn a_key_asked_for_twice_has_one_answer_even_if_it_is_invalidated_in_between() {
+    let cache: Cache<Clearing, u64> = Cache::new(100);
+    CLEARED.set(Some(cache.clone()));
+    let keys = [Clearing(1), Clearing(2), Clearing(1)];
+    let loaded = cache.get_many_or_load(&keys, |_| Ok::<_, String>(vec![(Clearing(1), 1), (Clearing(2), 2)]));
+    CLEARED.set(None);
+    assert_eq!(loaded.unwrap(), [Some(1), Some(2), Some(1)]);
+}
+
+/// Loads through its cache when its thread ends.
+struct AtExit(Cache<u32, u64>);
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        self.0.get_or_insert_with(&9, || 9);
+    }
+}
+
+#[test]
+fn a_thread_may_load_while_it_is_torn_down() {
+    thread_local!(static AT_EXIT: RefCell<Option<AtExit>> = const { RefCell::new(None) });
+    let cache = cache();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            AT_EXIT.set(Some(AtExit(cache.clone())));
+            // The library's own thread-locals come later, and go first.
+            cache.get_or_insert_with(&1, || 1);
+        });
+    });
+    eventually("the thread has ended", || cache.get(&9) == Some(9));
+}
+
+#[test]
+fn lookup_wait_finds_what_landed_in_the_last_moment() {
+    let (builder, time) = roomy::<u64>();
+    let cache = builder.grace(HOUR).build().unwrap();
+    let held = claim(&cache, 1);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| cache.lookup_wait(&1, ms(50)));
+        eventually("it has looked", || cache.stats().misses == 2);
+        thread::sleep(ms(20));
+        assert!(held.fill(7).is_stored());
+        time.advance(ms(50));
+        assert!(matches!(waiter.join().unwrap(), Lookup::Fresh(7)));
+    });
 }
