@@ -6,7 +6,7 @@ use std::thread;
 
 use larder::{Cache, EntryOptions, Fill, Groups, Load, Lookup};
 
-use crate::scene::{Gate, eventually, roomy};
+use crate::scene::{Gate, eventually};
 
 const KEY: u32 = 7;
 /// What a load brings that began before the invalidation, and what is right after it.
@@ -95,7 +95,8 @@ enum Naming {
 
 fn cache() -> (Cache<u32, u64>, Groups) {
     let groups = Groups::new();
-    (roomy().0.groups(groups.clone()).build().unwrap(), groups)
+    // On the system's clock: whoever waits for a load in vain gives up.
+    (Cache::builder().capacity(1_000).groups(groups.clone()).build().unwrap(), groups)
 }
 
 /// Returns a cache whose [`KEY`] is vacant, or stale and in group "g".
@@ -284,7 +285,7 @@ impl Clone for Watched {
 /// joined it and got the old value.
 #[test]
 fn a_value_that_is_not_stored_is_no_answer_to_those_who_came_after_an_invalidation() {
-    let cache: Cache<u32, Watched> = roomy().0.build().unwrap();
+    let cache: Cache<u32, Watched> = Cache::new(1_000);
     let joined = Arc::new(std::sync::Mutex::new(None));
     let on_clone: Arc<dyn Fn() + Send + Sync> = {
         let (cache, joined) = (cache.clone(), joined.clone());
@@ -317,19 +318,23 @@ fn a_value_that_is_not_stored_is_no_answer_to_those_who_came_after_an_invalidati
 #[test]
 fn an_update_does_not_undo_an_expiration_that_races_it() {
     let (cache, _) = cache();
-    let turn = Turn::default();
+    let (turn, expired) = (Turn::default(), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
-            for _ in 0..ROUNDS {
+            for round in 1..=ROUNDS {
                 turn.meet();
-                cache.update(&KEY, |value| value + 1);
+                while expired.load(Ordering::SeqCst) < round {
+                    cache.update(&KEY, |value| value + 1);
+                }
                 turn.meet();
             }
         });
-        for round in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             cache.insert(KEY, round).unwrap();
             turn.meet();
+            (0..20).for_each(|_| assert!(cache.contains(&KEY)));
             assert!(cache.expire(&KEY));
+            expired.store(round, Ordering::SeqCst);
             turn.meet();
             assert!(matches!(cache.lookup(&KEY), Lookup::Stale { .. }), "round {round}");
         }

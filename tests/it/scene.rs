@@ -1,7 +1,7 @@
 //! What many tests set up: a cache on a manual clock, threads that are known to wait, and waits that end.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,32 +57,49 @@ pub(crate) fn within_patience<R: Send + 'static>(what: &str, work: impl FnOnce()
     result.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
-/// A gate that a loader waits at, so that a test can act while the load is under way.
-#[derive(Clone)]
-pub(crate) struct Gate {
-    arrived: Arc<Barrier>,
-    opened: Arc<Barrier>,
+/// A gate that a loader waits at, so that a test can act while the load is under way. Every wait at it ends: where the other
+/// side does not come, the test fails.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<Passage>, Condvar)>);
+
+#[derive(Default)]
+struct Passage {
+    reached: bool,
+    open: bool,
 }
 
 impl Gate {
     pub(crate) fn new() -> Gate {
-        Gate { arrived: Arc::new(Barrier::new(2)), opened: Arc::new(Barrier::new(2)) }
+        Gate::default()
     }
 
     /// Called by the loader: says that it has come, and waits until it may go on.
     pub(crate) fn pass(&self) {
-        self.arrived.wait();
-        self.opened.wait();
+        self.change(|passage| passage.reached = true);
+        self.wait("the gate opens", |passage| passage.open);
     }
 
     /// Waits until the loader has come.
     pub(crate) fn reached(&self) {
-        self.arrived.wait();
+        self.wait("the loader comes", |passage| passage.reached);
     }
 
     /// Lets the loader go on.
     pub(crate) fn open(&self) {
-        self.opened.wait();
+        self.change(|passage| passage.open = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Passage)) {
+        change(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self, what: &str, condition: impl Fn(&Passage) -> bool) {
+        let passage = self.0.0.lock().unwrap();
+        let (passage, _) = self.0.1.wait_timeout_while(passage, PATIENCE, |passage| !condition(passage)).unwrap();
+        let came = condition(&passage);
+        drop(passage);
+        assert!(came, "this never came true: {what}");
     }
 }
 
