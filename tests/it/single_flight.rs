@@ -544,8 +544,8 @@ fn a_batch_does_not_take_a_load_that_was_invalidated_for_a_key_without_a_value()
         let cache = cache();
         let held = claim(&cache, 1);
         cache.invalidate_group("late");
+        let load = |batch: larder::Batch<u32, u64>| Ok::<_, String>(batch.keys().map(|key| (*key, 7)).collect());
         thread::scope(|scope| {
-            let load = |batch: larder::Batch<u32, u64>| Ok::<_, String>(batch.keys().map(|key| (*key, 7)).collect());
             let batch = scope.spawn(|| {
                 if asynchronous {
                     block_on(cache.get_many_or_load_async(&[1], |batch| async { load(batch) }))

@@ -1,6 +1,6 @@
 //! Statistics: every figure counts what its name says, and nothing twice.
 
-use larder::{EntryOptions, Lookup, Stats};
+use larder::{Cache, EntryOptions, Lookup, Stats};
 
 use crate::scene::{ms, roomy};
 
