@@ -80,6 +80,43 @@ struct Plan<K, V> {
     claims: Vec<Claim<K, V>>,
 }
 
+/// A key that was asked for, and its place among the answers.
+type Asked<'q, Q> = (usize, &'q Q);
+
+/// What a batch has and what it has not. Another round looks for the keys whose loads, by others, brought no answer.
+struct Round<'q, Q: ?Sized, V> {
+    open: Vec<Asked<'q, Q>>,
+    is_first: bool,
+    answers: Vec<Option<V>>,
+}
+
+impl<'q, Q: ?Sized, V> Round<'q, Q, V> {
+    fn first(keys: impl IntoIterator<Item = &'q Q>) -> Self {
+        let open: Vec<_> = keys.into_iter().enumerate().collect();
+        let answers = open.iter().map(|_| None).collect();
+        Round { open, is_first: true, answers }
+    }
+
+    /// Begins the next round, without any key so far, and returns those of this one.
+    fn start_next(&mut self) -> Vec<Asked<'q, Q>> {
+        self.is_first = false;
+        std::mem::take(&mut self.open)
+    }
+
+    fn answer(&mut self, asked: &Asked<'q, Q>, answer: Option<V>) {
+        self.answers[asked.0] = answer;
+    }
+
+    /// Takes what the load of another has brought, or leaves the key to the next round.
+    fn settle<K>(&mut self, asked: Asked<'q, Q>, joined: &Joined<K, V>, landed: Option<V>) {
+        if landed.is_some() || joined.found_absent() {
+            self.answer(&asked, landed);
+        } else {
+            self.open.push(asked);
+        }
+    }
+}
+
 impl<K, V, S> Cache<K, V, S>
 where
     K: Hash + Eq + Send + Sync + 'static,
@@ -90,11 +127,13 @@ where
     ///
     /// `loader` runs once, with the keys that nobody else is loading, or not at all. It returns pairs in any order; a key that
     /// it leaves out has no value, and a pair that was not asked for is dropped. Keys that others load are waited for
-    /// afterwards, so that two batches that overlap never wait for each other. Stale values are treated as by
-    /// [`get_or_load`](Self::get_or_load).
+    /// afterwards, so that two batches that overlap never wait for each other; `loader` runs then if it has not before and
+    /// a load of another was dropped or invalidated. Stale values are treated as by [`get_or_load`](Self::get_or_load).
     ///
     /// # Errors
-    /// As [`get_or_load`](Self::get_or_load). Where the loader fails, stale values that may answer for it do
+    /// As [`get_or_load`](Self::get_or_load), and [`Cancelled`](crate::LoadErrorKind::Cancelled) where the load of another was
+    /// dropped or invalidated and `loader` has run already: nobody knows whether that key has a value. What `loader` brought
+    /// is stored all the same. Where the loader fails, stale values that may answer for it do
     /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)), and the error is returned only if a key remains without.
     ///
     /// # Panics
@@ -109,29 +148,35 @@ where
         E: Send + Sync + 'static,
         F: FnOnce(Batch<K, V>) -> Result<Vec<(K, V)>, E>,
     {
-        let keys: Vec<&Q> = keys.into_iter().collect();
-        let mut plan = self.plan(&keys)?;
-        let mut loaded = Vec::new();
-        if !plan.claims.is_empty() {
-            let batch = plan.begin(&keys);
-            plan.hold(Deadline::NEVER);
-            let stopwatch = self.store.settings.clock.stopwatch();
-            let result = {
-                let _leading = Leading::enter(plan.flights());
-                loader(batch)
-            };
-            loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
-        }
+        let mut loader = Some(loader);
         let mut patience = None;
-        let mut answers = Vec::with_capacity(keys.len());
-        for (key, source) in keys.into_iter().zip(plan.sources) {
-            answers.push(match source {
-                Source::Known(value) => Some(value),
-                Source::Claimed(index) => loaded[index].clone(),
-                Source::Awaited(joined) => self.wait(&joined, &mut patience)?.or_else(|| self.peek(key)),
-            });
+        let mut round = Round::first(keys);
+        while !round.open.is_empty() {
+            let mut plan = self.plan(&round, loader.is_some())?;
+            let mut loaded = Vec::new();
+            if !plan.claims.is_empty() {
+                let loader = loader.take().expect("a plan without a loader claims nothing");
+                let batch = plan.begin(&round.open);
+                plan.hold(Deadline::NEVER);
+                let stopwatch = self.store.settings.clock.stopwatch();
+                let result = {
+                    let _leading = Leading::enter(plan.flights());
+                    loader(batch)
+                };
+                loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+            }
+            for (asked, source) in round.start_next().into_iter().zip(plan.sources) {
+                match source {
+                    Source::Known(value) => round.answer(&asked, Some(value)),
+                    Source::Claimed(index) => round.answer(&asked, loaded[index].clone()),
+                    Source::Awaited(joined) => {
+                        let landed = self.wait(&joined, &mut patience)?;
+                        round.settle(asked, &joined, landed);
+                    }
+                }
+            }
         }
-        Ok(answers)
+        Ok(round.answers)
     }
 
     /// Returns the value for each key, in order, and loads all that are missing at once: the form for futures of
@@ -156,49 +201,60 @@ where
         F: FnOnce(Batch<K, V>) -> Fut,
         Fut: Future<Output = Result<Vec<(K, V)>, E>>,
     {
-        let keys: Vec<&Q> = keys.into_iter().collect();
-        let mut plan = self.plan(&keys)?;
-        let mut loaded = Vec::new();
-        if !plan.claims.is_empty() {
-            let batch = plan.begin(&keys);
-            let settings = &self.store.settings;
-            let stopwatch = settings.clock.stopwatch();
-            let result = {
-                let mut future = pin!({
-                    let _leading = Leading::enter(plan.flights());
-                    loader(batch)
-                });
-                poll_fn(|context| {
-                    plan.hold(Deadline::after(settings.clock.now(), settings.grace));
-                    let _leading = Leading::enter(plan.flights());
-                    future.as_mut().poll(context)
-                })
-                .await
-            };
-            loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
-        }
+        let mut loader = Some(loader);
         let mut patience = None;
-        let mut answers = Vec::with_capacity(keys.len());
-        for (key, source) in keys.into_iter().zip(plan.sources) {
-            answers.push(match source {
-                Source::Known(value) => Some(value),
-                Source::Claimed(index) => loaded[index].clone(),
-                Source::Awaited(joined) => self.wait_async(&joined, &mut patience).await?.or_else(|| self.peek(key)),
-            });
+        let mut round = Round::first(keys);
+        while !round.open.is_empty() {
+            let mut plan = self.plan(&round, loader.is_some())?;
+            let mut loaded = Vec::new();
+            if !plan.claims.is_empty() {
+                let loader = loader.take().expect("a plan without a loader claims nothing");
+                let batch = plan.begin(&round.open);
+                let settings = &self.store.settings;
+                let stopwatch = settings.clock.stopwatch();
+                let result = {
+                    let mut future = pin!({
+                        let _leading = Leading::enter(plan.flights());
+                        loader(batch)
+                    });
+                    poll_fn(|context| {
+                        plan.hold(Deadline::after(settings.clock.now(), settings.grace));
+                        let _leading = Leading::enter(plan.flights());
+                        future.as_mut().poll(context)
+                    })
+                    .await
+                };
+                loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+            }
+            for (asked, source) in round.start_next().into_iter().zip(plan.sources) {
+                match source {
+                    Source::Known(value) => round.answer(&asked, Some(value)),
+                    Source::Claimed(index) => round.answer(&asked, loaded[index].clone()),
+                    Source::Awaited(joined) => {
+                        let landed = self.wait_async(&joined, &mut patience).await?;
+                        round.settle(asked, &joined, landed);
+                    }
+                }
+            }
         }
-        Ok(answers)
+        Ok(round.answers)
     }
 
-    /// Looks for every key, and claims those that it may.
-    fn plan<Q, E>(&self, keys: &[&Q]) -> Result<Plan<K, V>, LoadError<E>>
+    /// Looks for every open key, and claims those that it may, if there is a loader to fill them.
+    fn plan<Q, E>(&self, round: &Round<'_, Q, V>, may_load: bool) -> Result<Plan<K, V>, LoadError<E>>
     where
         Q: Hash + ToKey<K> + ?Sized,
     {
-        let mut plan = Plan { sources: Vec::with_capacity(keys.len()), claims: Vec::new() };
+        let mut plan = Plan { sources: Vec::with_capacity(round.open.len()), claims: Vec::new() };
         let mut claimed: HashMap<usize, usize, ahash::RandomState> = HashMap::default();
-        for key in keys {
-            let source = match self.look(self.hash(key), *key) {
+        for (_, key) in &round.open {
+            let hash = self.hash(*key);
+            // What a key is found to be counts once.
+            let look = if round.is_first { self.look(hash, *key) } else { self.store.look(hash, *key) };
+            let source = match look {
                 Look::Fresh(value) | Look::Stale { value, claim: None } => Source::Known(value),
+                Look::Stale { value, .. } if !may_load => Source::Known(value),
+                Look::Vacant(_) if !may_load => return Err(LoadError::cancelled()),
                 Look::Stale { claim: Some(claim), .. } | Look::Vacant(claim) => {
                     claimed.insert(address(claim.flight()), plan.claims.len());
                     plan.claims.push(claim);
@@ -227,17 +283,29 @@ where
     {
         match result {
             Ok(pairs) => {
-                let mut values: HashMap<K, V, ahash::RandomState> = pairs.into_iter().collect();
+                // Each value until it is handed out, then whose answer it is: a key that was asked for twice is claimed
+                // twice if it was invalidated in between.
+                let values = pairs.into_iter().map(|(key, value)| (key, Ok(value)));
+                let mut values: HashMap<K, Result<V, usize>, ahash::RandomState> = values.collect();
                 // The batch counts as one load, whose time is that of all its keys.
                 self.store.tally().loaded(took, true);
-                let answer = |claim: Claim<K, V>| match values.remove(claim.key()) {
-                    Some(value) => Some(claim.succeed(value, took)),
-                    None => {
-                        claim.give_up();
-                        None
-                    }
-                };
-                Ok(claims.into_iter().map(answer).collect())
+                let mut answers: Vec<Option<V>> = Vec::with_capacity(claims.len());
+                for claim in claims {
+                    let found = values.get_mut(claim.key()).map(|value| std::mem::replace(value, Err(answers.len())));
+                    let value = match found {
+                        Some(Ok(value)) => Some(value),
+                        Some(Err(earlier)) => answers[earlier].clone(),
+                        None => None,
+                    };
+                    answers.push(match value {
+                        Some(value) => Some(claim.succeed(value, took)),
+                        None => {
+                            claim.give_up();
+                            None
+                        }
+                    });
+                }
+                Ok(answers)
             }
             Err(error) => {
                 let error = Arc::new(error);
@@ -254,9 +322,9 @@ impl<K, V: Clone> Plan<K, V>
 where
     K: Eq,
 {
-    fn begin<Q: ToKey<K> + ?Sized>(&mut self, keys: &[&Q]) -> Batch<K, V> {
+    fn begin<Q: ToKey<K> + ?Sized>(&mut self, open: &[Asked<'_, Q>]) -> Batch<K, V> {
         let mut first_asked = vec![None; self.claims.len()];
-        for (key, source) in keys.iter().zip(&self.sources) {
+        for ((_, key), source) in open.iter().zip(&self.sources) {
             if let Source::Claimed(index) = source {
                 first_asked[*index].get_or_insert(*key);
             }

@@ -285,6 +285,10 @@ impl<K, V> Claim<K, V> {
     /// Ends a load that brought nothing for this key.
     pub(crate) fn give_up(mut self) {
         self.loading = false;
+        // In this order for the reason that `refuse` has.
+        self.store.retract(&self.flight);
+        let fenced = self.store.is_fenced(&self.flight);
+        self.land(Outcome::Absent { fenced });
     }
 
     /// Joins those who wait for this claim; `None` when they are too many.

@@ -71,7 +71,9 @@ pub enum LoadErrorKind {
     Loader,
     /// The loader that this caller waited for panicked. The panic itself goes to the caller that ran it.
     Panicked,
-    /// The load was dropped before it ended, by the runtime that was to run it.
+    /// The load that was to bring the value ended without it, and this caller's loader cannot run again: the runtime that was
+    /// to run the load dropped it; or, for a key of a batch that another caller was loading, that load was dropped or
+    /// overtaken by an invalidation. Trying again may help.
     Cancelled,
     /// Another caller's load took longer than this caller may wait.
     TimedOut,

@@ -53,6 +53,8 @@ pub(crate) enum Outcome<V> {
     Failed(Arc<dyn Any + Send + Sync>),
     /// With a panic of the loader.
     Panicked,
+    /// Without a value for this key, from the loader of a batch. `fenced` as above.
+    Absent { fenced: bool },
     /// With nothing: the claim was dropped, or taken over. Whoever waited may try.
     Abandoned,
 }
@@ -121,6 +123,14 @@ impl<K, V> Joined<K, V> {
     pub(crate) fn landed(&self) -> Landed<'_, K, V> {
         Landed { flight: &self.flight, waker: None }
     }
+
+    /// Returns whether the load has ended and found that there is no value, which counts for this caller as a value would.
+    pub(crate) fn found_absent(&self) -> bool {
+        match self.flight.landing.lock().outcome.as_deref() {
+            Some(Outcome::Absent { fenced }) => !(*fenced && self.arrived > self.flight.born),
+            _ => false,
+        }
+    }
 }
 
 impl<K, V: Clone> Joined<K, V> {
@@ -137,7 +147,7 @@ impl<K, V: Clone> Joined<K, V> {
                 Err(_) => Ok(None),
             },
             Outcome::Panicked => Err(LoadError::panicked()),
-            Outcome::Abandoned => Ok(None),
+            Outcome::Absent { .. } | Outcome::Abandoned => Ok(None),
         }
     }
 }

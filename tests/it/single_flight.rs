@@ -1,6 +1,8 @@
 //! One loader a key: who runs it, who waits, and what becomes of the others when it fails.
 
+use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -524,15 +526,96 @@ fn batch_beside_a_load_that_ends_by(end: impl FnOnce(Claim<u32, u64>) + Send) ->
 
 /// `None` means that a loader left the key out. Here no loader was asked for it.
 #[test]
-#[ignore = "a batch answers None where the load of another caller ended without a value for it"]
 fn a_batch_does_not_take_a_load_that_was_given_up_for_a_key_without_a_value() {
     let answer = batch_beside_a_load_that_ends_by(drop);
     assert_eq!(answer.unwrap(), [Some(1)]);
 }
 
 #[test]
-#[ignore = "a batch answers None where the load of another caller ended without a value for it"]
 fn a_batch_does_not_take_an_error_of_another_type_for_a_key_without_a_value() {
     let answer = batch_beside_a_load_that_ends_by(|held| drop(held.load(|_| Err::<u64, u8>(1))));
     assert_eq!(answer.unwrap(), [Some(1)]);
+}
+
+#[test]
+fn a_batch_does_not_take_a_load_that_was_invalidated_for_a_key_without_a_value() {
+    for asynchronous in [false, true] {
+        let cache = cache();
+        let held = claim(&cache, 1);
+        cache.invalidate_group("late");
+        let load = |batch: larder::Batch<u32, u64>| Ok::<_, String>(batch.keys().map(|key| (*key, 7)).collect());
+        thread::scope(|scope| {
+            let batch = scope.spawn(|| {
+                if asynchronous {
+                    block_on(cache.get_many_or_load_async(&[1], |batch| async { load(batch) }))
+                } else {
+                    cache.get_many_or_load(&[1], load)
+                }
+            });
+            waiting(&cache, 1);
+            // Only now does the load that began before name the group.
+            let _ = held.fill_with(1, larder::EntryOptions::new().groups(["late"]));
+            assert_eq!(batch.join().unwrap().unwrap(), [Some(7)]);
+        });
+    }
+}
+
+#[test]
+fn a_batch_whose_loader_has_run_says_that_it_does_not_know() {
+    let cache = cache();
+    let held = claim(&cache, 1);
+    thread::scope(|scope| {
+        let batch = scope.spawn(|| cache.get_many_or_load(&[1, 2], |_| Ok::<_, String>(vec![(2, 2)])));
+        waiting(&cache, 1);
+        eventually("the batch has loaded what it may", || cache.contains(&2));
+        drop(held);
+        assert_eq!(batch.join().unwrap().unwrap_err().kind(), LoadErrorKind::Cancelled);
+    });
+    assert!(matches!(cache.lookup(&1), Lookup::Vacant(_)), "1 is free");
+}
+
+#[test]
+fn a_batch_takes_the_word_of_another_for_a_key_without_a_value() {
+    let cache = cache();
+    let gate = Gate::new();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            cache.get_many_or_load(&[1], |_| {
+                gate.pass();
+                Ok::<_, String>(vec![])
+            })
+        });
+        gate.reached();
+        let second = scope.spawn(|| cache.get_many_or_load(&[1], |_| panic!("somebody else loads")));
+        waiting(&cache, 1);
+        gate.open();
+        assert_eq!(first.join().unwrap().unwrap(), [None]);
+        let answer: Result<_, Failed> = second.join().unwrap();
+        assert_eq!(answer.unwrap(), [None]);
+    });
+}
+
+/// A key; the hash of the key 2 clears the cache there is, as a bump between two looks of one batch would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Clearing(u32);
+
+thread_local!(static CLEARED: RefCell<Option<Cache<Clearing, u64>>> = const { RefCell::new(None) });
+
+impl Hash for Clearing {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        if self.0 == 2 {
+            CLEARED.with_borrow(|cache| cache.iter().for_each(Cache::clear));
+        }
+    }
+}
+
+#[test]
+fn a_key_asked_for_twice_has_one_answer_even_if_it_is_invalidated_in_between() {
+    let cache: Cache<Clearing, u64> = Cache::new(100);
+    CLEARED.set(Some(cache.clone()));
+    let keys = [Clearing(1), Clearing(2), Clearing(1)];
+    let loaded = cache.get_many_or_load(&keys, |_| Ok::<_, String>(vec![(Clearing(1), 1), (Clearing(2), 2)]));
+    CLEARED.set(None);
+    assert_eq!(loaded.unwrap(), [Some(1), Some(2), Some(1)]);
 }
