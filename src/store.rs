@@ -522,15 +522,17 @@ impl<K: Eq, V> Store<K, V> {
         // Goes back to the pool even if a comparison of keys panics half-way.
         let mut freed = self.budget.take(0);
         let mut shard = self.shards[index].write();
-        for entry in entries {
-            if shard.remove_entry(&entry) {
+        // Borrowed: an entry that has left meanwhile may have its last handle here, to be dropped once the lock is free.
+        for entry in &entries {
+            if shard.remove_entry(entry) {
                 freed.add(entry.meta.weight);
                 leaving.flights.extend(shard.fence(entry.hash, &entry.key));
-                leaving.entries.push((entry, RemovalCause::Removed));
+                leaving.entries.push((entry.clone(), RemovalCause::Removed));
             }
         }
         drop(shard);
         drop(freed);
+        drop(entries);
         self.dispose(leaving);
     }
 }

@@ -349,3 +349,30 @@ fn panics_in_other_code_of_the_user_leave_the_cache_as_it_was() {
     touchy.insert(Touchy(1_000), 1).unwrap();
     assert_eq!(touchy.get(&Touchy(1_000)), Some(1));
 }
+
+/// A value whose drop asks the cache that it was in.
+#[derive(Clone)]
+struct Asking(Arc<OnceLock<Cache<u32, Asking>>>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.get() {
+            let _ = cache.contains(&1);
+        }
+    }
+}
+
+#[test]
+fn retain_drops_what_has_left_meanwhile_outside_the_lock() {
+    within_patience("the value's drop waits for the lock that retain holds", || {
+        let slot = Arc::new(OnceLock::new());
+        let cache: Cache<u32, Asking> = Cache::builder().capacity(100).shards(1).build().unwrap();
+        assert!(slot.set(cache.clone()).is_ok());
+        cache.insert(1, Asking(slot.clone())).unwrap();
+        cache.retain(|key, _| {
+            drop(cache.remove(key));
+            false
+        });
+        assert!(cache.is_empty());
+    });
+}
