@@ -268,11 +268,12 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     }
 
     fn land_with(&mut self, entry: &Entry<K, V>, fenced: bool) {
-        self.landed = true;
         self.store.retract(&self.flight);
-        // Nobody joins any more, so that the copy for those who did is made only if there are any.
+        // Nobody joins any more, so that the copy for those who did is made only if there are any. If it panics, the claim's
+        // drop tells them to look again.
         let awaited = self.flight.is_awaited();
         let outcome = if awaited { Outcome::Loaded { value: entry.value.clone(), fenced } } else { Outcome::Abandoned };
+        self.landed = true;
         self.flight.land(outcome);
     }
 

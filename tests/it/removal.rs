@@ -376,3 +376,30 @@ fn retain_drops_what_has_left_meanwhile_outside_the_lock() {
         assert!(cache.is_empty());
     });
 }
+
+/// A value whose next clone panics once it is armed.
+struct PanicsOnce(Arc<AtomicBool>);
+
+impl Clone for PanicsOnce {
+    fn clone(&self) -> Self {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "the clone panics");
+        PanicsOnce(self.0.clone())
+    }
+}
+
+#[test]
+fn a_panic_in_the_copy_for_those_who_wait_leaves_nobody_waiting() {
+    within_patience("the waiter waits for a claim that is over", || {
+        let (builder, _time) = roomy::<PanicsOnce>();
+        let cache = builder.build().unwrap();
+        let Lookup::Vacant(claim) = cache.lookup(&1) else { panic!("1 is vacant") };
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| cache.get_or_load(&1, |_| Err::<PanicsOnce, _>("it is there")).is_ok());
+            crate::scene::eventually("it waits", || cache.stats().load_waits == 1);
+            let armed = Arc::new(AtomicBool::new(true));
+            let filled = catch_unwind(AssertUnwindSafe(|| claim.fill(PanicsOnce(armed)).is_stored()));
+            assert!(filled.is_err());
+            assert!(waiter.join().unwrap());
+        });
+    });
+}
