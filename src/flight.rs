@@ -214,23 +214,26 @@ pub(crate) struct Leading {
 
 impl Leading {
     pub(crate) fn enter<'a, K: 'a, V: 'a>(flights: impl IntoIterator<Item = &'a Arc<Flight<K, V>>>) -> Leading {
-        LEADING.with_borrow_mut(|leading| {
+        // A thread that is being torn down keeps no such list any more: there, waits for oneself end by their time limit.
+        let outer = LEADING.try_with(|leading| {
+            let mut leading = leading.borrow_mut();
             let outer = leading.len();
             leading.extend(flights.into_iter().map(address));
-            Leading { outer }
-        })
+            outer
+        });
+        Leading { outer: outer.unwrap_or(0) }
     }
 }
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        LEADING.with_borrow_mut(|leading| leading.truncate(self.outer));
+        let _ = LEADING.try_with(|leading| leading.borrow_mut().truncate(self.outer));
     }
 }
 
 /// Returns whether this thread is running the loader of `flight`, and would wait for itself.
 pub(crate) fn is_led_here<K, V>(flight: &Arc<Flight<K, V>>) -> bool {
-    LEADING.with_borrow(|leading| leading.contains(&address(flight)))
+    LEADING.try_with(|leading| leading.borrow().contains(&address(flight))).unwrap_or(false)
 }
 
 fn address<K, V>(flight: &Arc<Flight<K, V>>) -> usize {

@@ -619,3 +619,26 @@ fn a_key_asked_for_twice_has_one_answer_even_if_it_is_invalidated_in_between() {
     CLEARED.set(None);
     assert_eq!(loaded.unwrap(), [Some(1), Some(2), Some(1)]);
 }
+
+/// Loads through its cache when its thread ends.
+struct AtExit(Cache<u32, u64>);
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        self.0.get_or_insert_with(&9, || 9);
+    }
+}
+
+#[test]
+fn a_thread_may_load_while_it_is_torn_down() {
+    thread_local!(static AT_EXIT: RefCell<Option<AtExit>> = const { RefCell::new(None) });
+    let cache = cache();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            AT_EXIT.set(Some(AtExit(cache.clone())));
+            // The library's own thread-locals come later, and go first.
+            cache.get_or_insert_with(&1, || 1);
+        });
+    });
+    eventually("the thread has ended", || cache.get(&9) == Some(9));
+}
