@@ -470,7 +470,8 @@ where
         self.len() == 0
     }
 
-    /// Returns what all entries weigh, counted as [`len`](Self::len) counts them.
+    /// Returns what all entries weigh, counted as [`len`](Self::len) counts them. Never more than the capacity, unless
+    /// [`set_capacity`](Self::set_capacity) is just lowering that.
     #[must_use]
     pub fn weight(&self) -> u64 {
         self.store.census().1

@@ -122,8 +122,15 @@ impl<K, V> Store<K, V> {
 
     /// Returns the number of entries and their weight, without those from before the last clear.
     pub(crate) fn census(&self) -> (usize, u64) {
-        let parts = self.shards.iter().map(|shard| shard.read().census(&self.root));
-        parts.fold((0, 0), |(len, weight), part| (len + part.0, weight + part.1))
+        let sum = |sum: (usize, u64), part: (usize, u64)| (sum.0 + part.0, sum.1.saturating_add(part.1));
+        let (len, weight) = self.shards.iter().map(|shard| shard.read().census(&self.root)).fold((0, 0), sum);
+        if weight <= self.capacity() {
+            return (len, weight);
+        }
+        // Weight that went from one shard to another meanwhile was counted in both: once more, with all of them standing
+        // still. Every thread that holds several of these locks takes them in this order.
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
+        shards.iter().map(|shard| shard.census(&self.root)).fold((0, 0), sum)
     }
 
     pub(crate) fn clear(&self) {

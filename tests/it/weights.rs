@@ -319,3 +319,26 @@ fn a_smaller_capacity_evicts_at_once_and_a_larger_one_makes_room() {
     (200..230).for_each(|key| cache.insert(key, key).unwrap());
     assert_eq!((cache.weight(), cache.stats().evictions), (60, 70));
 }
+
+#[test]
+fn weight_never_shows_more_than_the_capacity_while_entries_come_and_go() {
+    for (capacity, heavy) in [(1_000, 400), (u64::MAX, u64::MAX)] {
+        let cache: Cache<u32, u32> = Cache::builder().capacity(capacity).shards(8).build().unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for seed in 0..2 {
+                let (cache, stop) = (&cache, &stop);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    while !stop.load(Ordering::Relaxed) {
+                        let weight = if random.u8(..3) == 0 { heavy } else { 1 };
+                        cache.insert_with(random.u32(..1_000), 0, weighing(weight)).unwrap();
+                    }
+                });
+            }
+            let most = (0..10_000).map(|_| cache.weight()).max();
+            stop.store(true, Ordering::Relaxed);
+            assert!(most.is_some_and(|most| most <= capacity), "{most:?} of {capacity}");
+        });
+    }
+}
