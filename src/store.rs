@@ -564,7 +564,12 @@ impl<K: Eq, V: Clone> Store<K, V> {
                     }
                     shard.flight(hash, key)
                 }
-                _ => shard.flight(hash, key),
+                found => {
+                    if let (Some(entry), Freshness::Stale) = (found, freshness) {
+                        entry.meta.recency.touch();
+                    }
+                    shard.flight(hash, key)
+                }
             };
             let busy = flight.filter(|flight| self.is_active(flight));
             let found = found.cloned();
@@ -583,7 +588,6 @@ impl<K: Eq, V: Clone> Store<K, V> {
             if let Some(claim) = self.claim(hash, key, arrived, found.as_ref(), freshness) {
                 return match found {
                     Some(entry) if freshness != Freshness::Dead => {
-                        entry.meta.recency.touch();
                         Look::Stale { value: entry.value.clone(), claim: Some(claim) }
                     }
                     _ => Look::Vacant(claim),

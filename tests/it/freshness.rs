@@ -271,3 +271,16 @@ fn an_early_refresh_comes_the_sooner_the_longer_the_load_took() {
     assert_eq!(due(1e9, 0, false), 0);
     assert_eq!(due(1e9, 100, true), 0, "what was inserted is not refreshed early");
 }
+
+#[test]
+fn a_stale_value_that_lookups_serve_counts_as_used() {
+    let (builder, time) = roomy::<u32>();
+    let cache = builder.capacity(100).shards(1).soft_ttl(ms(10)).hard_ttl(ms(100_000)).build().unwrap();
+    cache.insert(0, 0).unwrap();
+    time.advance(ms(10));
+    let Lookup::Stale { claim: Some(_refreshing), .. } = cache.lookup(&0) else { panic!("0 is stale") };
+    for key in 1..1_000 {
+        assert!(cache.lookup(&0).value().is_some(), "evicted by {key}");
+        cache.insert(key, key).unwrap();
+    }
+}
