@@ -252,11 +252,12 @@ where
                 Look::Vacant(claim) => return Lookup::Vacant(claim),
                 Look::Busy(None) => return Lookup::Busy,
                 Look::Busy(Some(joined)) => {
-                    let until = deadline.min(joined.flight.held_until.get());
-                    let _ = clock.block_on(joined.landed(), until);
+                    // Before a wait, not after it: what landed in the last moment is there.
                     if deadline.has_passed(clock.now()) {
                         return Lookup::Busy;
                     }
+                    let until = deadline.min(joined.flight.held_until.get());
+                    let _ = clock.block_on(joined.landed(), until);
                 }
             }
             look = self.store.look(hash, key);

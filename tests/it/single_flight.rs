@@ -642,3 +642,18 @@ fn a_thread_may_load_while_it_is_torn_down() {
     });
     eventually("the thread has ended", || cache.get(&9) == Some(9));
 }
+
+#[test]
+fn lookup_wait_finds_what_landed_in_the_last_moment() {
+    let (builder, time) = roomy::<u64>();
+    let cache = builder.grace(HOUR).build().unwrap();
+    let held = claim(&cache, 1);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| cache.lookup_wait(&1, ms(50)));
+        eventually("it has looked", || cache.stats().misses == 2);
+        thread::sleep(ms(20));
+        assert!(held.fill(7).is_stored());
+        time.advance(ms(50));
+        assert!(matches!(waiter.join().unwrap(), Lookup::Fresh(7)));
+    });
+}
