@@ -60,7 +60,8 @@ macro_rules! counters {
         impl StripedCounters {
             pub(crate) fn snapshot(&self) -> Stats {
                 let sum = |counter: fn(&Counters) -> &AtomicU64| {
-                    self.stripes.iter().map(|stripe| counter(stripe).load(Ordering::Relaxed)).sum::<u64>()
+                    let parts = self.stripes.iter().map(|stripe| counter(stripe).load(Ordering::Relaxed));
+                    parts.fold(0, u64::saturating_add)
                 };
                 Stats {
                     $($name: sum(|stripe| &stripe.$name),)*
@@ -162,7 +163,7 @@ impl Tally<'_> {
         let counter = counter(self.counters);
         if self.owned {
             // A load and a store cost a fifth of an addition that locks the line, and nobody else writes here.
-            counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+            counter.store(counter.load(Ordering::Relaxed).saturating_add(amount), Ordering::Relaxed);
         } else {
             counter.fetch_add(amount, Ordering::Relaxed);
         }

@@ -90,3 +90,16 @@ fn hits_and_ratio_follow_from_the_figures() {
     let copy = stats;
     assert_eq!(copy - stats, Stats::default());
 }
+
+#[test]
+fn the_time_of_loads_stops_at_what_fits() {
+    let (clock, time) = larder::Clock::manual();
+    let cache = larder::Cache::<u32, u32>::builder().capacity(10).clock(clock).build().unwrap();
+    cache.get_or_insert_with(&1, || {
+        cache.get_or_insert_with(&2, || {
+            time.advance(std::time::Duration::MAX);
+            2
+        })
+    });
+    assert_eq!(cache.stats().load_time, std::time::Duration::from_nanos(u64::MAX));
+}
