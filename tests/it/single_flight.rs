@@ -657,3 +657,15 @@ fn lookup_wait_finds_what_landed_in_the_last_moment() {
         assert!(matches!(waiter.join().unwrap(), Lookup::Fresh(7)));
     });
 }
+
+#[test]
+fn a_detached_load_that_was_overtaken_by_a_stale_value_returns_that() {
+    let cache = cache();
+    let overtake = |load: BoxFuture| {
+        cache.insert(1, 7).unwrap();
+        cache.expire(&1);
+        drop(load);
+    };
+    let found: Result<u64, Failed> = block_on(cache.get_or_load_detached(&1, overtake, |_| value(1)));
+    assert_eq!(found.unwrap(), 7);
+}
