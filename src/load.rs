@@ -187,9 +187,12 @@ where
                 _ => None,
             };
             if let Some(claim) = claim {
-                // A second round: the load was dropped before it ended, and nobody else has begun another.
-                let Some((spawn, loader)) = job.take() else { return Err(LoadError::cancelled()) };
-                spawn(Box::pin(async move { drop(claim.load_async(loader).await) }));
+                match job.take() {
+                    Some((spawn, loader)) => spawn(Box::pin(async move { drop(claim.load_async(loader).await) })),
+                    // A second round: the load was dropped before it ended, and nobody else has begun another.
+                    None if value.is_none() => return Err(LoadError::cancelled()),
+                    None => drop(claim),
+                }
             }
             if let Some(value) = value {
                 return Ok(value);

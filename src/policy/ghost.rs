@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
+/// How many keys one eviction forgets at most: more than it remembers, and a bound on its work.
+const FORGET_AT_ONCE: usize = 8;
+
 /// Remembers keys that were evicted, so that one that returns soon is known. Two keys of one fingerprint pass for one
 /// another, once in four thousand million.
 #[derive(Debug, Default)]
@@ -21,7 +24,8 @@ struct Shade {
 }
 
 impl Ghost {
-    /// Remembers the key with this hash, and of the others at most the `capacity - 1` evicted last.
+    /// Remembers the key with this hash, and of the others at most the `capacity - 1` evicted last. After a fall of the
+    /// capacity that takes several calls, since each forgets a few at most.
     pub(super) fn remember(&mut self, hash: u64, capacity: usize) {
         let fingerprint = fingerprint(hash);
         self.clock = self.clock.wrapping_add(1);
@@ -33,7 +37,10 @@ impl Ghost {
             }
         }
         self.order.push_back(shade);
-        while self.order.len() > capacity.max(1) {
+        for _ in 0..FORGET_AT_ONCE {
+            if self.order.len() <= capacity.max(1) {
+                break;
+            }
             self.forget_oldest();
         }
     }
@@ -85,6 +92,20 @@ mod tests {
         assert!(!ghost.recall(hash(5)));
         assert!(ghost.recall(hash(6)));
         assert!(!ghost.recall(hash(6)));
+    }
+
+    #[test]
+    fn a_fall_of_the_capacity_is_followed_a_few_keys_at_a_time() {
+        let mut ghost = Ghost::default();
+        for key in 0..1_000 {
+            ghost.remember(hash(key), 1_000);
+        }
+        ghost.remember(hash(1_000), 1);
+        assert_eq!(ghost.order.len(), 1_001 - FORGET_AT_ONCE);
+        for key in 1_001..1_200 {
+            ghost.remember(hash(key), 1);
+        }
+        assert_eq!((ghost.order.len(), ghost.shades.len()), (1, 1));
     }
 
     #[test]

@@ -20,9 +20,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 type Failed = LoadError<String>;
 
-/// On the system's clock: whoever waits for a load in vain gives up.
 fn cache() -> Cache<u32, u64> {
-    Cache::new(1_000_000)
+    roomy().0.build().unwrap()
 }
 
 fn waiting(cache: &Cache<u32, u64>, count: u64) {
@@ -657,4 +656,16 @@ fn lookup_wait_finds_what_landed_in_the_last_moment() {
         time.advance(ms(50));
         assert!(matches!(waiter.join().unwrap(), Lookup::Fresh(7)));
     });
+}
+
+#[test]
+fn a_detached_load_that_was_overtaken_by_a_stale_value_returns_that() {
+    let cache = cache();
+    let overtake = |load: BoxFuture| {
+        cache.insert(1, 7).unwrap();
+        cache.expire(&1);
+        drop(load);
+    };
+    let found: Result<u64, Failed> = block_on(cache.get_or_load_detached(&1, overtake, |_| value(1)));
+    assert_eq!(found.unwrap(), 7);
 }

@@ -1,6 +1,6 @@
 //! Statistics: every figure counts what its name says, and nothing twice.
 
-use larder::{Cache, EntryOptions, Lookup, Stats};
+use larder::{EntryOptions, Lookup, Stats};
 
 use crate::scene::{ms, roomy};
 
@@ -94,7 +94,7 @@ fn hits_and_ratio_follow_from_the_figures() {
 #[test]
 fn the_time_of_loads_stops_at_what_fits() {
     let (clock, time) = larder::Clock::manual();
-    let cache: Cache<u32, u32> = Cache::builder().capacity(10).clock(clock).build().unwrap();
+    let cache = larder::Cache::<u32, u32>::builder().capacity(10).clock(clock).build().unwrap();
     cache.get_or_insert_with(&1, || {
         cache.get_or_insert_with(&2, || {
             time.advance(std::time::Duration::MAX);
