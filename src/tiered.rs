@@ -241,7 +241,8 @@ where
         written.into_iter().next().unwrap_or(Write::Through)
     }
 
-    /// Stores every pair, as [`insert`](Self::insert) would, and returns how far each has come, in order.
+    /// Stores every pair, as [`insert`](Self::insert) would, and returns how far each has come, in order. Of several pairs with
+    /// one key the last one is stored, and the others are said to have come as far.
     ///
     /// # Blocking
     /// As [`insert`](Self::insert), for all pairs together.

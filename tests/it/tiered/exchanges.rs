@@ -105,3 +105,25 @@ fn a_refresh_asks_for_the_tokens_of_the_old_groups_before_it_loads() {
     });
     assert_eq!(refreshed, [[Read], [ReadToken], [ReadToken], [Write]]);
 }
+
+/// Each write would otherwise void the version that the next one was to replace, until the attempts are used up.
+#[test]
+fn of_pairs_with_one_key_the_last_is_stored_in_both_tiers() {
+    for stand in Stand::all() {
+        let name = stand.fresh();
+        let (pages, other) = (stand.process(&name), stand.bystander(&name));
+        insert(&other, "warm");
+        let pairs = (0..20).flat_map(|number| [("k", number), ("l", 100 + number)]);
+        let written = cost(&stand, || {
+            let writes = pages.insert_many(pairs.map(|(key, number)| (own(key), number.to_string())));
+            assert_eq!(writes.len(), 40);
+            assert!(writes.iter().all(larder::Write::is_through), "{}", stand.kind());
+        });
+        assert_eq!(written, [[Read], [ReadToken], [Write]], "{}", stand.kind());
+        for (key, value) in [("k", "19"), ("l", "119")] {
+            assert_eq!(pages.local().get(key).as_deref(), Some(value), "here, {}", stand.kind());
+            assert_eq!(other.get(key).as_deref(), Some(value), "elsewhere, {}", stand.kind());
+        }
+        assert_eq!(pages.namespace().owed(), 0);
+    }
+}
