@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Consulted, Remote, Ticket, TieredCache};
 use crate::claim::{Claim, Fill};
-use crate::clock::real;
+use crate::clock::{Deadline, real};
 use crate::key::ToKey;
 use crate::options::{Lifetime, Spec};
 use crate::remote::envelope::{GroupTokens, Header, View};
@@ -103,6 +103,8 @@ where
     where
         Q: RemoteKey + ?Sized,
     {
+        // The holder is here, on this stack: it cannot vanish. The exchanges may take longer than the grace.
+        claim.flight().held_until.set(Deadline::NEVER);
         let (wire_key, fingerprint) = self.remote.locate(key);
         let mut groups: Vec<u64> = self.remote.roots().into_iter().chain(claim.flight().suspects.hashes()).collect();
         let (stale, cas, leased) = match self.remote.fetch_one(&wire_key, fingerprint, true) {
