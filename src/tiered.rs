@@ -267,7 +267,7 @@ where
         let entry = self.local.entry(key, value, born, EntryOptions::new());
         for _ in 0..ATTEMPTS {
             let (cas, leased) = match self.remote.fetch_one(&wire_key, fingerprint, true) {
-                Found::Fresh(_) | Found::Stale(..) => return Added::Present,
+                Found::Fresh(..) | Found::Stale(..) => return Added::Present,
                 Found::Vacant(vacancy) => {
                     (vacancy.cas.ok_or_else(|| unexpected("to a read that takes a lease")), vacancy.leased)
                 }

@@ -127,3 +127,26 @@ fn of_pairs_with_one_key_the_last_is_stored_in_both_tiers() {
         assert_eq!(pages.namespace().owed(), 0);
     }
 }
+
+/// What is to be replaced is fresh in the remote tier too: it is no answer to its own refresh.
+#[test]
+fn a_value_is_refreshed_ahead_of_its_deadline() {
+    for stand in Stand::all() {
+        let name = stand.fresh();
+        // With what a load costs here, a value is due as soon as it is stored.
+        let eager = || super::process(&name, stand.gate.clone(), |pages| pages.early_refresh(1e12));
+        let slow = |pages: &Pages, value: &str| {
+            let loaded = pages.get_or_load("k", |_| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                Ok::<_, Infallible>(own(value))
+            });
+            loaded.unwrap()
+        };
+        let (pages, other) = (eager(), eager());
+        assert_eq!(slow(&pages, "1"), "1");
+        assert_eq!(slow(&pages, "2"), "2", "{}", stand.kind());
+        assert_eq!(other.get("k").as_deref(), Some("2"), "{}", stand.kind());
+        // Also what has come from there.
+        assert_eq!(slow(&other, "3"), "3", "{}", stand.kind());
+    }
+}
