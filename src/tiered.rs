@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 pub use self::builder::TieredCacheBuilder;
-use self::fetch::Found;
+use self::fetch::{Found, LEASE, TICK};
 pub use self::view::LocalView;
 use self::write::{ATTEMPTS, Sent};
 pub use self::write::{Added, Write};
@@ -177,7 +177,8 @@ where
     /// was invalidated since the load began: then it is returned, and stored nowhere.
     ///
     /// Within this process one load runs at a time. Processes that miss at the same moment may each run one; one of them
-    /// stores its result in the remote tier.
+    /// stores its result in the remote tier. What took longer than 30 s to load is stored in the local tier alone, unless the
+    /// remote tier had a value for it to replace.
     ///
     /// # Errors
     /// As [`Cache::get_or_load`]. A failure of the remote tier is none: it is counted in [`RemoteStats`].
@@ -455,6 +456,12 @@ where
         };
         match sent {
             Sent::Stored => {
+                lease.forget();
+                let _ = claim.commit(entry);
+            }
+            // The lease was over before the load, so that who else has been at the key cannot be known any more: other processes
+            // get nothing of this load, and this one goes by what it knows.
+            Sent::Fenced if ticket.leased && took >= LEASE.saturating_sub(TICK) => {
                 lease.forget();
                 let _ = claim.commit(entry);
             }

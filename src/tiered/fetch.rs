@@ -22,7 +22,7 @@ use crate::store::Look;
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// One whole second: what the store's clock counts, and so how far off its remaining times may be.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// What the remote tier holds under a key.
 pub(super) enum Found<V> {

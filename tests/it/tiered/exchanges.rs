@@ -150,3 +150,29 @@ fn a_value_is_refreshed_ahead_of_its_deadline() {
         assert_eq!(slow(&other, "3"), "3", "{}", stand.kind());
     }
 }
+
+/// Otherwise every caller would load it again.
+#[test]
+fn a_load_that_outlives_its_lease_is_kept_in_its_process() {
+    let stand = Stand::memory();
+    let name = stand.fresh();
+    let (clock, hand) = larder::Clock::manual();
+    let namespace = larder::Namespace::builder(&name, stand.gate.clone()).version("1").clock(clock).build().unwrap();
+    let pages = super::pages(&namespace, |pages| pages);
+    let load = |took: u64| {
+        let loaded = pages.get_or_load("k", |_| {
+            hand.advance(std::time::Duration::from_secs(took));
+            // The store forgets the lease.
+            let lease = stand.gate.keys().into_iter().find(|key| key.as_bytes().ends_with(b":k")).unwrap();
+            stand.gate.run_one(&lease, larder::Route::ByKey, larder::Action::Delete { cas: None });
+            Ok::<_, Infallible>(own("1"))
+        });
+        loaded.unwrap()
+    };
+    // Too early for a lease to run out: somebody has removed the key.
+    assert_eq!(load(20), "1");
+    assert_eq!(pages.local().get("k"), None);
+    assert_eq!(load(30), "1");
+    assert_eq!(pages.local().get("k").as_deref(), Some("1"));
+    assert_eq!(stand.process(&name).get("k"), None);
+}
