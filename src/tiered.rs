@@ -110,7 +110,9 @@ where
 {
     /// Returns a builder for the cache called `name` in `namespace`: 1 to 64 bytes of printable ASCII without `:`.
     ///
-    /// Two caches of one namespace must not share a name, unless they have the same keys and values.
+    /// Two caches of one namespace must not share a name, unless they have the same keys and values. Those that do share the
+    /// remote tier alone, as if they were in two processes: what one removes or clears stays in the local tier of the other.
+    /// Clone a cache instead.
     pub fn builder(namespace: &Namespace, name: &str) -> TieredCacheBuilder<K, V> {
         TieredCacheBuilder::new(namespace, name)
     }
@@ -173,7 +175,7 @@ where
     /// Returns the value for `key`, or loads it and stores it in both tiers.
     ///
     /// As [`Cache::get_or_load`], with the remote tier between the local one and the loader: a caller that may load asks it
-    /// first, and a fresh value there is taken instead. The result is written through, unless the key or a group of the value
+    /// first, and a fresh value there is taken instead, unless it is what is to be refreshed ahead of its time. The result is written through, unless the key or a group of the value
     /// was invalidated since the load began: then it is returned, and stored nowhere.
     ///
     /// Within this process one load runs at a time. Processes that miss at the same moment may each run one; one of them
@@ -187,8 +189,9 @@ where
     /// A panic of `loader` passes through.
     ///
     /// # Blocking
-    /// On the remote tier for at most the namespace's timeout an exchange: three before the loader, two after; on `loader`; or
-    /// on another caller for at most the cache's `load_wait`.
+    /// On the remote tier for at most the namespace's timeout an exchange: up to three before the loader and three after, and as
+    /// a rule two more on either side if a group has no token there yet; on `loader`; or on another caller for at most the
+    /// cache's `load_wait`.
     pub fn get_or_load<Q, E, F>(&self, key: &Q, loader: F) -> Result<V, LoadError<E>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
@@ -225,8 +228,8 @@ where
     /// Stores `value` under `key` in both tiers, in the place of whatever was there.
     ///
     /// # Blocking
-    /// On two exchanges with the remote tier, for at most the namespace's timeout each; more if other processes write the same
-    /// key at the same moment.
+    /// On three exchanges with the remote tier, for at most the namespace's timeout each; as a rule two more if a group has no
+    /// token there yet, and more if other processes write the same key at the same moment.
     pub fn insert(&self, key: K, value: V) -> Write {
         self.insert_with(key, value, EntryOptions::new())
     }
@@ -257,7 +260,7 @@ where
     /// one decides, and the answer says so.
     ///
     /// # Blocking
-    /// On three exchanges with the remote tier, for at most the namespace's timeout each.
+    /// On three exchanges with the remote tier, for at most the namespace's timeout each; more as for [`insert`](Self::insert).
     pub fn add(&self, key: K, value: V) -> Added {
         if self.local.contains(&key) {
             return Added::Present;
