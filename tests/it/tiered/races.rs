@@ -138,12 +138,12 @@ fn race(stand: &Stand, kind: Kind, capacity: u64, rounds: u64) {
         scope.spawn(|| {
             in_rounds(&|| {
                 load(&mine, &database, kind);
-            })
+            });
         });
         scope.spawn(|| {
             in_rounds(&|| {
                 let _ = (mine.get("k"), mine.get("k"));
-            })
+            });
         });
         for round in 1..=rounds {
             let fits = |found: Option<u64>, place: &str| {
