@@ -74,6 +74,14 @@ impl<K, V> Claim<K, V> {
         self.stale.as_ref().map(|entry| &entry.value)
     }
 
+    /// Returns how long the value to replace is fresh yet: where it is refreshed ahead of its time. `None` where it is stale, or
+    /// there is none.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn fresh_for(&self) -> Option<Duration> {
+        let entry = self.stale.as_ref().filter(|entry| self.store.freshness(&entry.meta) == Freshness::Fresh)?;
+        entry.meta.soft.get().remaining(self.store.settings.clock.now())
+    }
+
     /// Keeps the claim for `grace` from now on, for fills that take longer than the key's grace.
     ///
     /// Returns whether the claim still holds: `false` says that its fill would be refused.

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 pub use self::builder::TieredCacheBuilder;
-use self::fetch::Found;
+use self::fetch::{Found, LEASE, TICK};
 pub use self::view::LocalView;
 use self::write::{ATTEMPTS, Sent};
 pub use self::write::{Added, Write};
@@ -115,8 +115,9 @@ where
 {
     /// Returns a builder for the cache called `name` in `namespace`: 1 to 64 bytes of printable ASCII without `:`.
     ///
-    /// Two caches of one namespace must not share a name, unless they have the same keys and values. Two that a process
-    /// builds under one name are, to each other, as those of two processes: clone the cache instead.
+    /// Two caches of one namespace must not share a name, unless they have the same keys and values. Those that do share the
+    /// remote tier alone, as if they were in two processes: what one removes or clears stays in the local tier of the other.
+    /// Clone a cache instead.
     pub fn builder(namespace: &Namespace, name: &str) -> TieredCacheBuilder<K, V> {
         TieredCacheBuilder::new(namespace, name)
     }
@@ -179,12 +180,12 @@ where
     /// Returns the value for `key`, or loads it and stores it in both tiers.
     ///
     /// As [`Cache::get_or_load`], with the remote tier between the local one and the loader: a caller that may load asks it
-    /// first, and a fresh value there is taken instead. The result is written through, unless the key or a group of the value
+    /// first, and a fresh value there is taken instead, unless it is what is to be refreshed ahead of its time. The result is written through, unless the key or a group of the value
     /// was invalidated since the load began: then it is returned, and stored nowhere.
     ///
     /// Within this process one load runs at a time. Processes that miss at the same moment may each run one; one of them
-    /// stores its result in the remote tier. A load of more than 30 s outlives its lease there, and its result is returned and
-    /// stored nowhere.
+    /// stores its result in the remote tier. What took longer than 30 s to load is stored in the local tier alone, unless the
+    /// remote tier had a value for it to replace.
     ///
     /// # Errors
     /// As [`Cache::get_or_load`]. A failure of the remote tier is none: it is counted in [`RemoteStats`].
@@ -193,8 +194,9 @@ where
     /// A panic of `loader` passes through.
     ///
     /// # Blocking
-    /// On the remote tier for at most the namespace's timeout an exchange: three before the loader, two after; on `loader`; or
-    /// on another caller for at most the cache's `load_wait`.
+    /// On the remote tier for at most the namespace's timeout an exchange: up to three before the loader and three after, and as
+    /// a rule two more on either side if a group has no token there yet; on `loader`; or on another caller for at most the
+    /// cache's `load_wait`.
     pub fn get_or_load<Q, E, F>(&self, key: &Q, loader: F) -> Result<V, LoadError<E>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
@@ -231,8 +233,8 @@ where
     /// Stores `value` under `key` in both tiers, in the place of whatever was there.
     ///
     /// # Blocking
-    /// On two exchanges with the remote tier, for at most the namespace's timeout each; more if other processes write the same
-    /// key at the same moment.
+    /// On three exchanges with the remote tier, for at most the namespace's timeout each; as a rule two more if a group has no
+    /// token there yet, and more if other processes write the same key at the same moment.
     pub fn insert(&self, key: K, value: V) -> Write {
         self.insert_with(key, value, EntryOptions::new())
     }
@@ -248,7 +250,8 @@ where
         written.into_iter().next().unwrap_or(Write::Through)
     }
 
-    /// Stores every pair, as [`insert`](Self::insert) would, and returns how far each has come, in order.
+    /// Stores every pair, as [`insert`](Self::insert) would, and returns how far each has come, in order. Of several pairs with
+    /// one key the last one is stored, and the others are said to have come as far.
     ///
     /// # Blocking
     /// As [`insert`](Self::insert), for all pairs together.
@@ -262,7 +265,7 @@ where
     /// one decides, and the answer says so.
     ///
     /// # Blocking
-    /// On three exchanges with the remote tier, for at most the namespace's timeout each.
+    /// On three exchanges with the remote tier, for at most the namespace's timeout each; more as for [`insert`](Self::insert).
     pub fn add(&self, key: K, value: V) -> Added {
         if self.local.contains(&key) {
             return Added::Present;
@@ -273,7 +276,7 @@ where
         let entry = self.local.entry(key, value, born, EntryOptions::new());
         for _ in 0..ATTEMPTS {
             let (cas, leased) = match self.remote.fetch_one(&wire_key, fingerprint, true) {
-                Found::Fresh(_) | Found::Stale(..) => return Added::Present,
+                Found::Fresh(..) | Found::Stale(..) => return Added::Present,
                 Found::Vacant(vacancy) => {
                     (vacancy.cas.ok_or_else(|| unexpected("to a read that takes a lease")), vacancy.leased)
                 }
@@ -461,6 +464,12 @@ where
         };
         match sent {
             Sent::Stored => {
+                lease.forget();
+                let _ = claim.commit(entry);
+            }
+            // The lease was over before the load, so that who else has been at the key cannot be known any more: other processes
+            // get nothing of this load, and this one goes by what it knows.
+            Sent::Fenced if ticket.leased && took >= LEASE.saturating_sub(TICK) => {
                 lease.forget();
                 let _ = claim.commit(entry);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Consulted, Remote, Ticket, TieredCache};
 use crate::claim::{Claim, Fill};
-use crate::clock::real;
+use crate::clock::{Deadline, real};
 use crate::key::ToKey;
 use crate::options::{Lifetime, Spec};
 use crate::remote::envelope::{GroupTokens, Header, View};
@@ -22,12 +22,12 @@ use crate::store::Look;
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// One whole second: what the store's clock counts, and so how far off its remaining times may be.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// What the remote tier holds under a key.
 pub(super) enum Found<V> {
-    /// A value that may be used.
-    Fresh(Arrived<V>),
+    /// A value that may be used; under the cas, its successor may be written.
+    Fresh(Arrived<V>, Cas),
     /// A value that may be used, and should be refreshed; under the cas, its successor may be written.
     Stale(Arrived<V>, Cas),
     /// Nothing that may be used.
@@ -56,6 +56,14 @@ pub(super) struct Arrived<V> {
     soft: Option<Duration>,
     hard: Option<Duration>,
     load_cost: Duration,
+}
+
+impl<V> Arrived<V> {
+    /// Returns whether this is fresh for longer than a value that is for `left` yet, and so another one. What is left of one
+    /// value's time is found to be shorter here, or longer by less than a second.
+    fn outlasts(&self, left: Duration) -> bool {
+        self.soft.is_none_or(|soft| soft > left.saturating_add(TICK))
+    }
 }
 
 impl<K, V, S> TieredCache<K, V, S>
@@ -88,7 +96,7 @@ where
             wanted.push(self.remote.locate(*key));
         }
         for ((at, claim), found) in claims.into_iter().zip(self.remote.fetch(&wanted, false)) {
-            if let Found::Fresh(arrived) | Found::Stale(arrived, _) = found {
+            if let Found::Fresh(arrived, _) | Found::Stale(arrived, _) = found {
                 values[at] = Some(match claim {
                     Some(claim) => self.adopt(claim, arrived),
                     None => arrived.value,
@@ -103,10 +111,17 @@ where
     where
         Q: RemoteKey + ?Sized,
     {
+        // The holder is here, on this stack: it cannot vanish. The exchanges may take longer than the grace.
+        claim.flight().held_until.set(Deadline::NEVER);
         let (wire_key, fingerprint) = self.remote.locate(key);
         let mut groups: Vec<u64> = self.remote.roots().into_iter().chain(claim.flight().suspects.hashes()).collect();
         let (stale, cas, leased) = match self.remote.fetch_one(&wire_key, fingerprint, true) {
-            Found::Fresh(arrived) => return Consulted::Answer(self.adopt(claim, arrived)),
+            // Of a refresh ahead of time, the remote tier still has what is to be replaced, unless another process was faster.
+            Found::Fresh(arrived, cas) if claim.fresh_for().is_some_and(|left| !arrived.outlasts(left)) => {
+                groups.extend(&arrived.groups);
+                (None, Some(cas), false)
+            }
+            Found::Fresh(arrived, _) => return Consulted::Answer(self.adopt(claim, arrived)),
             Found::Stale(arrived, cas) => {
                 groups.extend(&arrived.groups);
                 (Some(arrived), Some(cas), false)
@@ -240,7 +255,7 @@ impl<V: 'static> Remote<V> {
             Err(error) => failed(error.clone()),
         };
         bump(match found {
-            Found::Fresh(_) => &counters.hits_fresh,
+            Found::Fresh(..) => &counters.hits_fresh,
             Found::Stale(..) => &counters.hits_stale,
             _ => &counters.misses,
         });
@@ -272,7 +287,7 @@ impl<V: 'static> Remote<V> {
             hard,
             load_cost: Duration::from_micros(view.header.load_cost_us.into()),
         };
-        if stale { Found::Stale(arrived, item.cas) } else { Found::Fresh(arrived) }
+        if stale { Found::Stale(arrived, item.cas) } else { Found::Fresh(arrived, item.cas) }
     }
 
     /// Returns a guard of the lease under `cas`, where there is one.

@@ -121,6 +121,13 @@ where
         };
         let options = std::iter::repeat(options);
         let mut writes: Vec<_> = pairs.into_iter().zip(options).map(|(pair, options)| admit(pair, options)).collect();
+        // Of several values for one key the last one stays, as if they were written one after the other: the others are not
+        // sent, and have come as far as it.
+        let last: HashMap<&WireKey, usize> = writes.iter().enumerate().map(|(at, write)| (&write.key, at)).collect();
+        let heirs: Vec<usize> = writes.iter().map(|write| last[&write.key]).collect();
+        for (_, write) in writes.iter_mut().enumerate().filter(|(at, _)| heirs[*at] != *at) {
+            write.sent = Some(Ok(()));
+        }
         for _ in 0..ATTEMPTS {
             self.write_pending(&mut writes);
         }
@@ -137,7 +144,15 @@ where
             }
             self.conclude(&write.key, &write.entry, write.local, sent)
         };
-        writes.into_iter().map(conclude).collect()
+        // From the end, so that the outcome of an heir is known before it is asked for.
+        let mut outcomes: Vec<Write> = Vec::with_capacity(writes.len());
+        let len = writes.len();
+        for (write, (at, heir)) in writes.into_iter().zip(heirs.into_iter().enumerate()).rev() {
+            let outcome = if heir == at { conclude(write) } else { outcomes[len - 1 - heir].clone() };
+            outcomes.push(outcome);
+        }
+        outcomes.reverse();
+        outcomes
     }
 
     /// Says how far a write has come, and sees to it that neither tier is left with anything older.

@@ -105,3 +105,74 @@ fn a_refresh_asks_for_the_tokens_of_the_old_groups_before_it_loads() {
     });
     assert_eq!(refreshed, [[Read], [ReadToken], [ReadToken], [Write]]);
 }
+
+/// Each write would otherwise void the version that the next one was to replace, until the attempts are used up.
+#[test]
+fn of_pairs_with_one_key_the_last_is_stored_in_both_tiers() {
+    for stand in Stand::all() {
+        let name = stand.fresh();
+        let (pages, other) = (stand.process(&name), stand.bystander(&name));
+        insert(&other, "warm");
+        let pairs = (0..20).flat_map(|number| [("k", number), ("l", 100 + number)]);
+        let written = cost(&stand, || {
+            let writes = pages.insert_many(pairs.map(|(key, number)| (own(key), number.to_string())));
+            assert_eq!(writes.len(), 40);
+            assert!(writes.iter().all(larder::Write::is_through), "{}", stand.kind());
+        });
+        assert_eq!(written, [[Read], [ReadToken], [Write]], "{}", stand.kind());
+        for (key, value) in [("k", "19"), ("l", "119")] {
+            assert_eq!(pages.local().get(key).as_deref(), Some(value), "here, {}", stand.kind());
+            assert_eq!(other.get(key).as_deref(), Some(value), "elsewhere, {}", stand.kind());
+        }
+        assert_eq!(pages.namespace().owed(), 0);
+    }
+}
+
+/// What is to be replaced is fresh in the remote tier too: it is no answer to its own refresh.
+#[test]
+fn a_value_is_refreshed_ahead_of_its_deadline() {
+    for stand in Stand::all() {
+        let name = stand.fresh();
+        // With what a load costs here, a value is due as soon as it is stored.
+        let eager = || super::process(&name, stand.gate.clone(), |pages| pages.early_refresh(1e12));
+        let slow = |pages: &Pages, value: &str| {
+            let loaded = pages.get_or_load("k", |_| {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                Ok::<_, Infallible>(own(value))
+            });
+            loaded.unwrap()
+        };
+        let (pages, other) = (eager(), eager());
+        assert_eq!(slow(&pages, "1"), "1");
+        assert_eq!(slow(&pages, "2"), "2", "{}", stand.kind());
+        assert_eq!(other.get("k").as_deref(), Some("2"), "{}", stand.kind());
+        // Also what has come from there.
+        assert_eq!(slow(&other, "3"), "3", "{}", stand.kind());
+    }
+}
+
+/// Otherwise every caller would load it again.
+#[test]
+fn a_load_that_outlives_its_lease_is_kept_in_its_process() {
+    let stand = Stand::memory();
+    let name = stand.fresh();
+    let (clock, hand) = larder::Clock::manual();
+    let namespace = larder::Namespace::builder(&name, stand.gate.clone()).version("1").clock(clock).build().unwrap();
+    let pages = super::pages(&namespace, |pages| pages);
+    let load = |took: u64| {
+        let loaded = pages.get_or_load("k", |_| {
+            hand.advance(std::time::Duration::from_secs(took));
+            // The store forgets the lease.
+            let lease = stand.gate.keys().into_iter().find(|key| key.as_bytes().ends_with(b":k")).unwrap();
+            stand.gate.run_one(&lease, larder::Route::ByKey, larder::Action::Delete { cas: None });
+            Ok::<_, Infallible>(own("1"))
+        });
+        loaded.unwrap()
+    };
+    // Too early for a lease to run out: somebody has removed the key.
+    assert_eq!(load(20), "1");
+    assert_eq!(pages.local().get("k"), None);
+    assert_eq!(load(30), "1");
+    assert_eq!(pages.local().get("k").as_deref(), Some("1"));
+    assert_eq!(stand.process(&name).get("k"), None);
+}

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use larder::{EntryOptions, TieredCache};
 
@@ -199,4 +200,37 @@ fn no_load_survives_an_invalidation_on_memcached() {
             race(&stand, kind, 0, ROUNDS_ON_MEMCACHED / 4);
         }
     }
+}
+
+/// A claim is of no use to others while its holder waits for the remote tier, however short the grace.
+#[test]
+fn one_load_runs_though_the_remote_tier_takes_longer_than_the_grace() {
+    let stand = Stand::memory();
+    let name = stand.fresh();
+    let pages = super::process(&name, stand.gate.clone(), |pages| pages.grace(Duration::from_millis(1)));
+    let (second, loads) = (pages.clone(), Arc::new(AtomicU64::new(0)));
+    let counted = {
+        let loads = loads.clone();
+        move |pages: &super::Pages| {
+            pages.get_or_load("k", |_| {
+                loads.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(super::own("1"))
+            })
+        }
+    };
+    let (begin, begun) = std::sync::mpsc::channel();
+    let other = counted.clone();
+    let joined = std::thread::spawn(move || {
+        begun.recv().unwrap();
+        other(&second)
+    });
+    stand.gate.at(0, super::gate::When::After, move || {
+        std::thread::sleep(Duration::from_millis(20));
+        begin.send(()).unwrap();
+        // For the other caller to come, and to load if it may.
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    assert_eq!(counted(&pages).unwrap(), "1");
+    assert_eq!(joined.join().unwrap().unwrap(), "1");
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
 }
