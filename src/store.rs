@@ -391,6 +391,12 @@ impl<K: Eq, V> Store<K, V> {
             self.displace(entry, terms, leaving)?;
             return Err(Refusal::Rejected(Rejected { weight, capacity }));
         }
+        // Dead on arrival, by a deadline of zero: it takes the place of what was there, and nothing makes room for it.
+        if entry.meta.hard.has_passed(entry.meta.created) {
+            self.displace(entry, terms, leaving)?;
+            leaving.entries.push((entry.clone(), RemovalCause::Expired));
+            return Ok(());
+        }
         let mut grant = self.budget.take(weight);
         loop {
             let mut shard = self.shard(entry.hash).write();

@@ -470,7 +470,7 @@ impl Harness {
             hard: at(hard),
             groups: options.groups.clone(),
             weight: options.weight.unwrap_or(default_weight).max(1),
-            grace: options.grace.unwrap_or(GRACE),
+            grace: options.grace.unwrap_or(GRACE).max(1),
             stored_at: self.model.now,
             retry_at: 0,
             expired: false,
