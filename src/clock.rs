@@ -305,20 +305,25 @@ impl Future for ManualAlarm {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        // Cloning and dropping a waker is foreign code, and stays outside the lock.
+        let waker = context.waker().clone();
         let mut alarms = this.manual.alarms.lock();
         if this.deadline.has_passed(this.manual.now()) {
             return Poll::Ready(());
         }
         let known = this.id.and_then(|id| alarms.set.iter_mut().find(|alarm| alarm.id == id));
-        match known {
-            Some(alarm) => alarm.waker.clone_from(context.waker()),
+        let replaced = match known {
+            Some(alarm) => Some(std::mem::replace(&mut alarm.waker, waker)),
             None => {
                 let id = alarms.next_id;
                 alarms.next_id += 1;
-                alarms.set.push(SetAlarm { id, deadline: this.deadline, waker: context.waker().clone() });
+                alarms.set.push(SetAlarm { id, deadline: this.deadline, waker });
                 this.id = Some(id);
+                None
             }
-        }
+        };
+        drop(alarms);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -326,7 +331,11 @@ impl Future for ManualAlarm {
 impl Drop for ManualAlarm {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.manual.alarms.lock().set.retain(|alarm| alarm.id != id);
+            let mut alarms = self.manual.alarms.lock();
+            let mine = alarms.set.iter().position(|alarm| alarm.id == id);
+            let alarm = mine.map(|at| alarms.set.swap_remove(at));
+            drop(alarms);
+            drop(alarm);
         }
     }
 }

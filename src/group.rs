@@ -9,14 +9,14 @@ use std::fmt;
 
 use hashbrown::HashTable;
 
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak};
+use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, Weak};
 
 /// How many locks the names of a registry spread over.
 const STRIPES: usize = 32;
 
 /// How many floors (see [`Floor`]) a registry has: a load whose new group shares one with a bumped name is fenced for
 /// nothing, so there are many.
-const FLOORS: usize = 256;
+const FLOORS: usize = 4_096;
 
 /// A moment in the life of a registry of groups: how many bumps there had been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -333,7 +333,8 @@ struct Registry {
     effective_bumps: AtomicU64,
     naming: Naming,
     stripes: [Mutex<HashTable<Name>>; STRIPES],
-    floors: [Mutex<Floor>; FLOORS],
+    /// Made by the first bump: a registry that never sees one stays small.
+    floors: OnceLock<Box<[Mutex<Floor>]>>,
     roots: Mutex<Vec<Weak<Group>>>,
 }
 
@@ -352,6 +353,10 @@ struct Floor {
     expired: u64,
 }
 
+fn floor_index(hash: u64) -> usize {
+    (hash >> 40) as usize % FLOORS
+}
+
 impl Registry {
     fn new(naming: Naming) -> Registry {
         Registry {
@@ -359,7 +364,7 @@ impl Registry {
             effective_bumps: AtomicU64::new(0),
             naming,
             stripes: std::array::from_fn(|_| Mutex::new(HashTable::new())),
-            floors: std::array::from_fn(|_| Mutex::new(Floor::default())),
+            floors: OnceLock::new(),
             roots: Mutex::new(Vec::new()),
         }
     }
@@ -368,8 +373,19 @@ impl Registry {
         &self.stripes[(hash >> 32) as usize % STRIPES]
     }
 
-    fn floor(&self, hash: u64) -> &Mutex<Floor> {
-        &self.floors[(hash >> 40) as usize % FLOORS]
+    /// Returns where a group starts that comes into being now.
+    fn floor(&self, hash: u64) -> Floor {
+        self.floors.get().map_or(Floor::default(), |floors| *floors[floor_index(hash)].lock())
+    }
+
+    fn raise_floor(&self, hash: u64, bump: Bump, to: Generation) {
+        let floors = self.floors.get_or_init(|| (0..FLOORS).map(|_| Mutex::default()).collect());
+        let mut floor = floors[floor_index(hash)].lock();
+        let raised = match bump {
+            Bump::Kill => &mut floor.killed,
+            Bump::Expire => &mut floor.expired,
+        };
+        *raised = (*raised).max(to.0);
     }
 
     fn next_generation(&self) -> Generation {
@@ -386,14 +402,7 @@ impl Registry {
         let generation = self.next_generation();
         // The floor moves whether the group is known or not, and before the look at the names: a group that dies between
         // two looks takes its generations with it, and one that is interned meanwhile starts from the floor.
-        {
-            let mut floor = self.floor(hash).lock();
-            let moved = match bump {
-                Bump::Kill => &mut floor.killed,
-                Bump::Expire => &mut floor.expired,
-            };
-            *moved = (*moved).max(generation.0);
-        }
+        self.raise_floor(hash, bump, generation);
         let known =
             self.stripe(hash).lock().find(hash, |known| self.naming.is(known, hash, name)).map(|n| n.group.clone());
         if let Some(group) = known.and_then(|group| group.upgrade()) {
@@ -421,8 +430,7 @@ impl Registry {
 
     /// Returns a group at its floor. Called under the name's stripe, so that a bump either finds the group or came before.
     fn new_group(self: &Arc<Self>, hash: u64, name: Arc<str>) -> Arc<Group> {
-        let floor = *self.floor(hash).lock();
-        Arc::new(Group::new(floor, Some(Interned { name, hash, registry: self.clone() })))
+        Arc::new(Group::new(self.floor(hash), Some(Interned { name, hash, registry: self.clone() })))
     }
 
     fn forget(&self, hash: u64, group: *const Group) {

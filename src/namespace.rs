@@ -224,7 +224,9 @@ pub struct Receipt {
 
 impl Receipt {
     pub(crate) fn new(namespace: &Namespace, Owed { error, debts }: Owed) -> Receipt {
-        log::warn!("the remote tier did not acknowledge an invalidation, which is tried again: {error}");
+        log::warn!(
+            "the remote tier did not acknowledge a change; what it holds of that counts for nothing until it has: {error}"
+        );
         Receipt { namespace: namespace.clone(), debts, error }
     }
 

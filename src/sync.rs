@@ -5,7 +5,7 @@ pub(crate) use parking_lot::Condvar;
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, Weak};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
 
 /// Keeps what it wraps on cache lines of its own: two of them, since x86 fetches lines in pairs.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use equivalent::Equivalent;
 pub use self::builder::TieredCacheBuilder;
 use self::fetch::{Found, LEASE, TICK};
 pub use self::view::LocalView;
-use self::write::{ATTEMPTS, Sent};
+use self::write::{ATTEMPTS, Sent, Unsettled};
 pub use self::write::{Added, Write};
 use crate::cache::Cache;
 use crate::claim::Claim;
@@ -241,7 +241,8 @@ where
 
     /// Stores `value` under `key` in both tiers with these options; otherwise as [`insert`](Self::insert).
     ///
-    /// An entry's own weight counts in the local tier of this process alone.
+    /// An entry's own weight counts in the local tier of this process alone. With more than 253 groups it stays in that tier:
+    /// the remote one records 255, the cache and the namespace among them.
     ///
     /// # Blocking
     /// As [`insert`](Self::insert).
@@ -288,10 +289,12 @@ where
             if admitted == Err(Refusal::Unmet) {
                 return Added::Present;
             }
+            let unsettled = Unsettled { store: &self.local.store, entry: &entry };
             let sent = match cas {
                 Ok(cas) => self.remote.send(&wire_key, fingerprint, &entry, &self.local.store, &[], cas),
                 Err(error) => Sent::Failed(error),
             };
+            unsettled.forget();
             let sent = match sent {
                 Sent::Stored => {
                     lease.forget();

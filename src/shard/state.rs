@@ -13,7 +13,8 @@ use crate::policy::{EvictionPolicy, NodeId, S3Fifo};
 use crate::stats::RemovalCause;
 use crate::sync::Arc;
 
-/// How many entries an operation that needs room looks at in search of a dead one, before it evicts a live one.
+/// How many entries an operation that needs room looks at in search of a dead one, before it evicts a live one: all of a
+/// small shard.
 const SWEEP_FOR_ROOM: usize = 64;
 
 /// How many entries any other insert looks at in search of dead ones, while there can be any.
@@ -105,7 +106,7 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn make_room(&mut self, amount: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
         let mut freed = 0;
         while freed < amount {
-            let swept = self.sweep(SWEEP_FOR_ROOM, amount - freed, judge, leaving);
+            let swept = self.sweep_for_room(amount - freed, judge, leaving);
             freed += swept;
             if swept == 0 {
                 let Some(victim) = self.policy.evict() else { break };
@@ -116,6 +117,24 @@ impl<K, V> Shard<K, V> {
                 }
                 leaving.entries.push((victim, cause));
             }
+        }
+        freed
+    }
+
+    /// Reclaims some of the dead, if any are met soon, and returns what they weighed.
+    fn sweep_for_room(&mut self, enough: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
+        if !self.sweep.is_due(judge) {
+            return 0;
+        }
+        let small = self.policy.nodes() < SWEEP_FOR_ROOM;
+        let steps = if small { SWEEP_FOR_ROOM } else { self.sweep.hope.min(SWEEP_FOR_ROOM) };
+        let freed = self.sweep(steps, enough, judge, leaving);
+        // Under a storm of bumps that kill next to nothing, searches that find nothing would cost more than all else: they
+        // look at fewer and fewer entries, until one is found.
+        if freed > 0 {
+            self.sweep.hope = SWEEP_FOR_ROOM;
+        } else if self.sweep.cursor > 0 {
+            self.sweep.hope = (steps / 2).max(SWEEP_IN_PASSING);
         }
         freed
     }

@@ -12,6 +12,8 @@ use crate::entry::Judge;
 pub(super) struct Sweep {
     /// The next node to look at.
     pub(super) cursor: usize,
+    /// How many entries the next search for room looks at, as far as it may.
+    pub(super) hope: usize,
     /// How many bumps there had been when the last whole round began; `None` if it may have missed an entry all the same.
     swept: Option<u64>,
     /// The same for this round.
@@ -24,7 +26,14 @@ pub(super) struct Sweep {
 
 impl Default for Sweep {
     fn default() -> Self {
-        Sweep { cursor: 0, swept: Some(0), began: Some(0), earliest: Deadline::NEVER, next_earliest: Deadline::NEVER }
+        Sweep {
+            cursor: 0,
+            hope: usize::MAX,
+            swept: Some(0),
+            began: Some(0),
+            earliest: Deadline::NEVER,
+            next_earliest: Deadline::NEVER,
+        }
     }
 }
 
@@ -59,6 +68,7 @@ impl Sweep {
 
     /// Notes that the round has passed every entry.
     pub(super) fn end_round(&mut self) {
+        self.hope = usize::MAX;
         self.cursor = 0;
         self.swept = self.began;
         self.earliest = self.next_earliest;

@@ -58,7 +58,8 @@ impl<K, V, S> TieredCacheBuilder<K, V, S> {
         self
     }
 
-    /// Sets how much weight the local tier may hold; as [`CacheBuilder::capacity`]. Zero leaves everything to the remote tier.
+    /// Sets how much weight the local tier may hold; as [`CacheBuilder::capacity`]. Zero leaves everything to the remote tier;
+    /// a stale value can then neither be served while it is refreshed nor answer for a refresh that failed.
     pub fn capacity(self, capacity: u64) -> Self {
         self.map(|local| local.capacity(capacity))
     }

@@ -95,6 +95,25 @@ impl<K, V: 'static> Drop for Pending<'_, K, V> {
     }
 }
 
+/// An entry that was added to the local tier, and has to leave it again if the codec panics: another process may add the key
+/// now.
+pub(super) struct Unsettled<'a, K: Eq, V> {
+    pub(super) store: &'a Store<K, V>,
+    pub(super) entry: &'a Arc<Entry<K, V>>,
+}
+
+impl<K: Eq, V> Unsettled<'_, K, V> {
+    pub(super) fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<K: Eq, V> Drop for Unsettled<'_, K, V> {
+    fn drop(&mut self) {
+        self.store.withdraw(self.entry);
+    }
+}
+
 /// A value as the store takes it.
 struct Sealed {
     bytes: Vec<u8>,
