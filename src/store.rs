@@ -11,7 +11,7 @@ use crate::ToKey;
 use crate::budget::{Budget, Grant};
 use crate::claim::Claim;
 use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis};
-use crate::entry::{Entry, Freshness, Judge, Meta};
+use crate::entry::{Entry, Freshness, Judge, Meta, Seat};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
 use crate::group::{Generation, Group, GroupSet, Groups};
@@ -343,7 +343,7 @@ impl<K: Eq, V> Store<K, V> {
             grace: Millis::new(spec.grace.unwrap_or(settings.grace)),
             load_cost: Micros::new(cost),
         };
-        Arc::new(Entry { key, value, meta, hash })
+        Arc::new(Entry { key, value, meta, hash, seat: Seat::default() })
     }
 
     /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.
@@ -361,7 +361,7 @@ impl<K: Eq, V> Store<K, V> {
             grace: old.grace,
             load_cost: old.load_cost,
         };
-        Arc::new(Entry { key, value, meta, hash })
+        Arc::new(Entry { key, value, meta, hash, seat: Seat::default() })
     }
 
     /// Stores an entry on these terms, or says why not. Where it was not stored, the caller's is the only handle.

@@ -9,6 +9,14 @@ pub(crate) struct NodeId(u32);
 impl NodeId {
     const NONE: NodeId = NodeId(u32::MAX);
 
+    pub(crate) fn from_raw(raw: u32) -> NodeId {
+        NodeId(raw)
+    }
+
+    pub(crate) fn to_raw(self) -> u32 {
+        self.0
+    }
+
     pub(crate) fn from_index(index: usize) -> NodeId {
         NodeId(u32::try_from(index).expect("a shard holds fewer than 2^32 entries"))
     }

@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::sweep::Sweep;
-use super::table::{Slot, Table};
+use super::table::Table;
 use crate::entry::{Entry, Judge};
 use crate::flight::Flight;
 use crate::group::{Generation, Group};
@@ -85,20 +85,24 @@ impl<K, V> Shard<K, V> {
             self.sweep.note_dead();
         }
         let node = self.policy.insert(entry.clone());
-        self.table.insert(Slot { entry, node, epoch: self.clears.epoch });
+        entry.seat.take(node, self.clears.epoch);
+        self.table.insert(entry);
     }
 
     pub(crate) fn remove<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Arc<Entry<K, V>>> {
-        let slot = self.table.remove(hash, key)?;
-        self.policy.remove(slot.node);
-        Some(self.left(slot))
+        let entry = self.table.remove(hash, key)?;
+        self.policy.remove(entry.seat.node());
+        self.left(&entry);
+        Some(entry)
     }
 
     /// Removes exactly this entry; returns whether it was there.
     pub(crate) fn remove_entry(&mut self, entry: &Arc<Entry<K, V>>) -> bool {
-        let Some(slot) = self.table.remove_entry(entry) else { return false };
-        self.policy.remove(slot.node);
-        self.left(slot);
+        if self.table.remove_entry(entry).is_none() {
+            return false;
+        }
+        self.policy.remove(entry.seat.node());
+        self.left(entry);
         true
     }
 
@@ -112,8 +116,8 @@ impl<K, V> Shard<K, V> {
                 let Some(victim) = self.policy.evict() else { break };
                 freed += victim.meta.weight;
                 let cause = judge.cause_of_death(&victim.meta).unwrap_or(RemovalCause::Evicted);
-                if let Some(slot) = self.table.remove_entry(&victim) {
-                    self.left(slot);
+                if self.table.remove_entry(&victim).is_some() {
+                    self.left(&victim);
                 }
                 leaving.entries.push((victim, cause));
             }
@@ -236,7 +240,7 @@ impl<K, V> Shard<K, V> {
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry<K, V>>> {
-        self.table.iter().map(|slot| &slot.entry)
+        self.table.iter()
     }
 
     /// Returns what all entries weigh, dead ones among them.
@@ -252,13 +256,12 @@ impl<K, V> Shard<K, V> {
         (self.table.len() - self.clears.doomed, self.policy.weight() - self.clears.doomed_weight)
     }
 
-    /// Keeps the sums right once a slot has left the table and its resident the policy.
-    fn left(&mut self, slot: Slot<K, V>) -> Arc<Entry<K, V>> {
-        if slot.epoch != self.clears.epoch {
+    /// Keeps the sums right once an entry has left the table and the policy.
+    fn left(&mut self, entry: &Entry<K, V>) {
+        if entry.seat.epoch() != self.clears.epoch {
             self.clears.doomed -= 1;
-            self.clears.doomed_weight -= slot.entry.meta.weight;
+            self.clears.doomed_weight -= entry.meta.weight;
         }
-        slot.entry
     }
 
     /// Panics unless table, policy and sums agree.
@@ -266,13 +269,13 @@ impl<K, V> Shard<K, V> {
     pub(crate) fn validate(&self) {
         self.policy.validate();
         let (mut weight, mut doomed, mut doomed_weight) = (0, 0, 0);
-        for slot in self.table.iter() {
-            weight += slot.entry.meta.weight;
-            let resident = self.policy.resident(slot.node).expect("every slot has a resident");
-            assert!(Arc::ptr_eq(resident, &slot.entry));
-            if slot.epoch != self.clears.epoch {
+        for entry in self.table.iter() {
+            weight += entry.meta.weight;
+            let resident = self.policy.resident(entry.seat.node()).expect("every entry has a node");
+            assert!(Arc::ptr_eq(resident, entry));
+            if entry.seat.epoch() != self.clears.epoch {
                 doomed += 1;
-                doomed_weight += slot.entry.meta.weight;
+                doomed_weight += entry.meta.weight;
             }
         }
         assert_eq!(self.policy.weight(), weight);
