@@ -38,6 +38,25 @@ pub trait RemoteTier: Send + Sync + 'static {
     /// Returns the largest value in bytes that the store takes. A larger one answers
     /// [`TooLarge`](super::error::RemoteErrorKind::TooLarge) without being sent.
     fn max_value_len(&self) -> usize;
+
+    /// Returns how many servers there are. A batch that goes to one of them never waits for another, so that larder keeps a
+    /// queue for each. Default: 1.
+    fn servers(&self) -> usize {
+        1
+    }
+
+    /// Returns the number of the server, from 0, that a command with this key and route goes to. Default: 0.
+    fn server_of(&self, key: &WireKey, route: Route) -> usize {
+        let _ = (key, route);
+        0
+    }
+
+    /// Returns a way to the same store with connections of its own, for the thread that follows the journal: it compares the
+    /// [`Cas`] of the journal with the one it saw before, which is worth nothing on another connection, and it must not wait
+    /// for connections that callers use. `None`, the default, says that this one will do.
+    fn dedicated(&self) -> Option<Box<dyn RemoteTier>> {
+        None
+    }
 }
 
 /// One command of a batch: what to do with which item.
