@@ -88,6 +88,12 @@ impl Meta {
         if moved || late { self.past_soft(moved, late, root, clock) } else { Freshness::Fresh }
     }
 
+    /// Makes the entry stale, and due for a refresh, at once. Under the shard's lock, for those who need deadlines exact.
+    pub(crate) fn expire(&self) {
+        self.soft.set(Deadline::PASSED);
+        self.retry_at.set(Deadline::PASSED);
+    }
+
     #[cold]
     fn past_soft(&self, moved: bool, late: bool, root: &Group, clock: &Clock) -> Freshness {
         let killed = moved && (root.killed_since(self.born) || self.groups.killed_since(self.born));

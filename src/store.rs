@@ -180,7 +180,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Tells of what left the shards, and drops it. Called without any lock.
-    fn dispose(&self, leaving: Leaving<K, V>) {
+    pub(crate) fn dispose(&self, leaving: Leaving<K, V>) {
         for (entry, cause) in leaving.entries {
             self.announce(&entry, cause);
         }
@@ -282,6 +282,41 @@ impl<K, V> Store<K, V> {
     #[cfg(feature = "tiered")]
     pub(crate) fn is_current(&self, entry: &Arc<Entry<K, V>>) -> bool {
         self.shard(entry.hash).read().has_entry(entry)
+    }
+
+    /// Removes every entry with this hash and fences every flight with it, for those who do not know the key.
+    ///
+    /// Should two keys share all 64 bits, it removes both: a miss, never a wrong answer.
+    #[cfg(feature = "tiered")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
+    pub(crate) fn remove_hash(&self, hash: u64) {
+        self.dispose(self.take_hash(hash));
+    }
+
+    /// Takes out what [`remove_hash`](Self::remove_hash) does and runs no code of the user's: the caller hands what it returns
+    /// to [`dispose`](Self::dispose) once it holds no lock.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn take_hash(&self, hash: u64) -> Leaving<K, V> {
+        let mut leaving = Leaving::default();
+        let freed = self.shard(hash).write().remove_hash(hash, &self.judge(), &mut leaving);
+        self.budget.release(freed);
+        leaving
+    }
+
+    /// Makes every entry with this hash stale and fences every flight with it; otherwise as [`remove_hash`](Self::remove_hash).
+    #[cfg(feature = "tiered")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
+    pub(crate) fn expire_hash(&self, hash: u64) {
+        let mut leaving = Leaving::default();
+        self.shard(hash).write().expire_hash(hash, &mut leaving);
+        self.dispose(leaving);
+    }
+
+    /// Returns whether an entry, dead ones among them, or a flight with this hash stands in its shard.
+    #[cfg(feature = "tiered")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
+    pub(crate) fn knows_hash(&self, hash: u64) -> bool {
+        self.shard(hash).read().knows_hash(hash)
     }
 
     /// Takes a flight out of its shard, if it still stands. From then on nobody joins it.
@@ -507,8 +542,7 @@ impl<K: Eq, V> Store<K, V> {
         let flight = shard.fence(hash, key);
         let alive = match shard.find(hash, key) {
             Some(entry) if self.freshness(&entry.meta) != Freshness::Dead => {
-                entry.meta.soft.set(Deadline::PASSED);
-                entry.meta.retry_at.set(Deadline::PASSED);
+                entry.meta.expire();
                 true
             }
             _ => false,
@@ -672,7 +706,7 @@ mod tests {
         let weight = if fastrand::u8(..20) == 0 { fastrand::u64(..200) } else { fastrand::u64(..8) };
         let ttl = Duration::from_millis(fastrand::u64(1..100));
         let options = || EntryOptions::new().weight(weight).groups([&group]);
-        match fastrand::u8(..24) {
+        match fastrand::u8(..26) {
             0..6 => ignore(cache.insert_with(key, key, options())),
             6..8 => ignore(cache.insert_with(key, key, options().ttl(ttl))),
             8 => ignore(cache.remove(&key)),
@@ -695,6 +729,10 @@ mod tests {
                     drop(claim.fill_with(key, options()));
                 }
             }
+            #[cfg(feature = "tiered")]
+            22 => cache.store.remove_hash(cache.hash(&key)),
+            #[cfg(feature = "tiered")]
+            23 => cache.store.expire_hash(cache.hash(&key)),
             _ => ignore(cache.get(&key)),
         }
     }
@@ -731,6 +769,128 @@ mod tests {
                 });
                 cache.store.validate();
             }
+        }
+    }
+
+    /// What needs two keys with the same 64 bits, and what only the tiered cache does.
+    #[cfg(feature = "tiered")]
+    mod by_hash {
+        use std::hash::{BuildHasherDefault, Hasher};
+
+        use super::*;
+        use crate::Fill;
+        use crate::sync::Mutex;
+
+        /// Gives keys 0 and 1 one hash, 2 and 3 another, and so on.
+        #[derive(Default)]
+        struct Pairs(u64);
+
+        impl Hasher for Pairs {
+            fn write(&mut self, _: &[u8]) {
+                unreachable!("only `u64`s are hashed");
+            }
+
+            fn write_u64(&mut self, key: u64) {
+                self.0 = (key / 2).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            }
+
+            fn finish(&self) -> u64 {
+                self.0
+            }
+        }
+
+        type Twins = Cache<u64, u64, BuildHasherDefault<Pairs>>;
+        type Told = Arc<Mutex<Vec<(u64, RemovalCause)>>>;
+
+        /// Returns a cache of 100, what its listener is told, and its clock.
+        fn twins() -> (Twins, Told, crate::ManualClock) {
+            let told = Told::default();
+            let (clock, time) = Clock::manual();
+            let cache = Cache::builder()
+                .capacity(100)
+                .shards(1)
+                .clock(clock)
+                .hasher(BuildHasherDefault::default())
+                .on_removal({
+                    let told = told.clone();
+                    move |key, _, cause| told.lock().push((*key, cause))
+                })
+                .build()
+                .unwrap();
+            (cache, told, time)
+        }
+
+        fn claim(cache: &Twins, key: u64) -> Claim<u64, u64> {
+            match cache.lookup(&key) {
+                Lookup::Vacant(claim) | Lookup::Stale { claim: Some(claim), .. } => claim,
+                found => panic!("{key} is not to be had: {found:?}"),
+            }
+        }
+
+        #[test]
+        fn a_removal_by_hash_takes_all_that_stands_under_it_and_nothing_else() {
+            let (cache, told, _time) = twins();
+            for key in 0..4_u64 {
+                cache.insert_with(key, key, EntryOptions::new().weight(5 + key).groups([key.to_string()])).unwrap();
+            }
+            cache.invalidate_group("1");
+            let before = cache.stats();
+            cache.store.remove_hash(cache.hash(&0_u64));
+            cache.store.validate();
+            let mut told = told.lock();
+            told.sort_unstable_by_key(|(key, _)| *key);
+            assert_eq!(*told, [(0, RemovalCause::Removed), (1, RemovalCause::Invalidated)]);
+            assert_eq!((cache.weight(), cache.get(&0), cache.get(&2), cache.get(&3)), (7 + 8, None, Some(2), Some(3)));
+            let since = cache.stats() - before;
+            assert_eq!((since.removals, since.invalidations), (1, 1));
+        }
+
+        #[test]
+        fn a_removal_by_hash_refuses_the_fills_of_all_claims_under_it() {
+            let (cache, told, _time) = twins();
+            let claims = [claim(&cache, 0), claim(&cache, 1)];
+            let other = claim(&cache, 2);
+            let hash = cache.hash(&0_u64);
+            assert!(cache.store.knows_hash(hash));
+            cache.store.remove_hash(hash);
+            assert!(!cache.store.knows_hash(hash));
+            // Who comes now does not join what began before.
+            let successor = claim(&cache, 0);
+            assert!(claims.into_iter().all(|claim| matches!(claim.fill(7), Fill::Fenced(7))));
+            assert!(successor.fill(8).is_stored());
+            assert!(other.fill(9).is_stored());
+            assert_eq!((cache.get(&0), cache.get(&1), cache.get(&2)), (Some(8), None, Some(9)));
+            assert_eq!(*told.lock(), []);
+            cache.store.validate();
+        }
+
+        #[test]
+        fn an_expiration_by_hash_makes_entries_stale_and_refuses_fills() {
+            let (cache, told, _time) = twins();
+            cache.insert(0, 0).unwrap();
+            cache.insert(2, 2).unwrap();
+            let flying = claim(&cache, 1);
+            cache.store.expire_hash(cache.hash(&0_u64));
+            assert!(matches!(flying.fill(7), Fill::Fenced(7)));
+            assert!(matches!(cache.lookup(&0), Lookup::Stale { value: 0, claim: Some(_) }));
+            assert!(matches!(cache.lookup(&2), Lookup::Fresh(2)));
+            assert_eq!(*told.lock(), []);
+            cache.store.validate();
+        }
+
+        #[test]
+        fn a_hash_is_known_from_the_claim_to_the_removal() {
+            let (cache, _told, _time) = twins();
+            let known = || [0_u64, 2].map(|key| cache.store.knows_hash(cache.hash(&key)));
+            assert_eq!(known(), [false, false]);
+            let taken = claim(&cache, 0);
+            assert_eq!(known(), [true, false]);
+            assert!(taken.fill(0).is_stored());
+            assert_eq!(known(), [true, false]);
+            cache.remove(&0);
+            assert_eq!(known(), [false, false]);
+            drop(claim(&cache, 1));
+            assert_eq!(known(), [false, false]);
         }
     }
 }

@@ -239,6 +239,41 @@ impl<K, V> Shard<K, V> {
         Some(flight.remove().0)
     }
 
+    /// Takes out every entry and every flight with this hash, and returns what the entries weighed.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn remove_hash(&mut self, hash: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
+        let mut freed = 0;
+        while let Some(entry) = self.table.remove_hash(hash) {
+            self.policy.remove(entry.seat.node());
+            self.left(&entry);
+            freed += entry.meta.weight;
+            let cause = judge.cause_of_death(&entry.meta).unwrap_or(RemovalCause::Removed);
+            leaving.entries.push((entry, cause));
+        }
+        self.fence_hash(hash, leaving);
+        freed
+    }
+
+    /// Makes every entry with this hash stale, and takes out every flight with it.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn expire_hash(&mut self, hash: u64, leaving: &mut Leaving<K, V>) {
+        self.table.with_hash(hash).for_each(|entry| entry.meta.expire());
+        self.fence_hash(hash, leaving);
+    }
+
+    #[cfg(feature = "tiered")]
+    fn fence_hash(&mut self, hash: u64, leaving: &mut Leaving<K, V>) {
+        while let Ok(flight) = self.flights.find_entry(hash, |flight| flight.hash == hash) {
+            leaving.flights.push(flight.remove().0);
+        }
+    }
+
+    /// Returns whether there is an entry or a flight with this hash.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn knows_hash(&self, hash: u64) -> bool {
+        self.table.with_hash(hash).next().is_some() || self.flights.find(hash, |flight| flight.hash == hash).is_some()
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry<K, V>>> {
         self.table.iter()
     }

@@ -38,6 +38,19 @@ impl<K, V> Table<K, V> {
         Some(entry.remove().0)
     }
 
+    /// Removes an entry with this hash, whatever its key.
+    #[cfg(feature = "tiered")]
+    pub(super) fn remove_hash(&mut self, hash: u64) -> Option<Arc<Entry<K, V>>> {
+        let entry = self.0.find_entry(hash, |entry| entry.hash == hash).ok()?;
+        Some(entry.remove().0)
+    }
+
+    /// Returns the entries with this hash: as a rule none or one.
+    #[cfg(feature = "tiered")]
+    pub(super) fn with_hash(&self, hash: u64) -> impl Iterator<Item = &Arc<Entry<K, V>>> {
+        self.0.iter_hash(hash).filter(move |entry| entry.hash == hash)
+    }
+
     #[cfg(feature = "tiered")]
     pub(super) fn has(&self, entry: &Arc<Entry<K, V>>) -> bool {
         self.0.find(entry.hash, |known| Arc::ptr_eq(known, entry)).is_some()
