@@ -27,6 +27,13 @@ impl Timestamp {
     pub(crate) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// Returns the moment `interval` before: to the millisecond, rounded down, and the origin at the earliest.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn before(self, interval: Duration) -> Timestamp {
+        let interval_ms = u64::try_from(interval.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Timestamp(self.0.saturating_sub(interval_ms))
+    }
 }
 
 /// The moment from which something no longer holds. Smaller is earlier.
@@ -43,6 +50,12 @@ impl Deadline {
     pub(crate) fn after(start: Timestamp, interval: Duration) -> Deadline {
         let interval_ms = interval.as_nanos().div_ceil(1_000_000);
         u64::try_from(interval_ms).map_or(Deadline::NEVER, |ms| Deadline(start.0.saturating_add(ms)))
+    }
+
+    /// Returns the deadline `interval` after `start` where it must not be late: rounded down, and `NEVER` where it overflows.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn within(start: Timestamp, interval: Duration) -> Deadline {
+        u64::try_from(interval.as_millis()).map_or(Deadline::NEVER, |ms| Deadline(start.0.saturating_add(ms)))
     }
 
     #[inline]
@@ -75,6 +88,10 @@ pub(crate) type Micros = Interval<1_000>;
 pub(crate) type Millis = Interval<1_000_000>;
 
 impl<const UNIT_NS: u64> Interval<UNIT_NS> {
+    /// What stands for every interval that does not fit, too.
+    #[cfg(feature = "tiered")]
+    pub(crate) const MAX: Self = Interval(u32::MAX);
+
     pub(crate) fn new(interval: Duration) -> Self {
         let units = interval.as_nanos().div_ceil(UNIT_NS.into());
         Interval(u32::try_from(units).unwrap_or(u32::MAX))

@@ -88,6 +88,18 @@ impl Meta {
         if moved || late { self.past_soft(moved, late, root, clock) } else { Freshness::Fresh }
     }
 
+    /// Returns until when the value is as good as one read from its source at most `trust` before: it was read there when its
+    /// load began, or later. `trust` counts in whole milliseconds, and what is left of one is dropped.
+    #[cfg(feature = "tiered")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the trust lease"))]
+    pub(crate) fn vouched_until(&self, trust: Duration) -> Deadline {
+        // Of a load that took longer than can be recorded nobody knows when it began.
+        if self.load_cost == Micros::MAX {
+            return Deadline::PASSED;
+        }
+        Deadline::within(self.created.before(self.load_cost.get()), trust)
+    }
+
     /// Makes the entry stale, and due for a refresh, at once. Under the shard's lock, for those who need deadlines exact.
     pub(crate) fn expire(&self) {
         self.soft.set(Deadline::PASSED);
@@ -216,5 +228,28 @@ mod tests {
         assert_eq!(eternal.freshness(&root, &clock), Freshness::Dead);
         assert_eq!(judge(clock.now()).cause_of_death(&eternal), Some(RemovalCause::Invalidated));
         assert_eq!(entry(after(1), after(2)).freshness(&root, &clock), Freshness::Fresh);
+    }
+
+    #[test]
+    #[cfg(feature = "tiered")]
+    fn a_value_is_vouched_for_from_the_beginning_of_its_load() {
+        let (clock, _time) = Clock::manual();
+        let now = clock.now();
+        let micros = Duration::from_micros;
+        let vouched = |cost, trust| {
+            let mut meta = meta(Generation::ZERO, Deadline::NEVER, Deadline::NEVER, GroupSet::Empty, now);
+            meta.load_cost = Micros::new(cost);
+            meta.vouched_until(trust)
+        };
+        let after = |ms| Deadline::after(now, Duration::from_millis(ms));
+        assert_eq!(vouched(Duration::ZERO, Duration::from_millis(500)), after(500));
+        assert_eq!(vouched(Duration::from_millis(200), Duration::from_millis(500)), after(300));
+        // Never a moment too long, whatever is rounded.
+        assert_eq!(vouched(micros(1), micros(500_999)), after(499));
+        assert!(vouched(Duration::from_millis(501), Duration::from_millis(500)).has_passed(now));
+        // What does not fit.
+        assert_eq!(vouched(Duration::ZERO, Duration::MAX), Deadline::NEVER);
+        assert_eq!(vouched(Duration::from_secs(3_600), Duration::MAX), Deadline::NEVER);
+        assert_eq!(vouched(Duration::MAX, Duration::from_secs(1 << 30)), Deadline::PASSED);
     }
 }

@@ -344,8 +344,23 @@ impl<K: Eq, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
+        self.read_if(hash, key, |_| true, f)
+    }
+
+    /// Reads as [`read`](Self::read) does, and takes an entry that is not `usable` for a dead one.
+    #[inline]
+    pub(crate) fn read_if<Q, R>(
+        &self,
+        hash: u64,
+        key: &Q,
+        usable: impl FnOnce(&Meta) -> bool,
+        f: impl FnOnce(&Arc<Entry<K, V>>, Freshness) -> R,
+    ) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
         let shard = self.shard(hash).read();
-        let entry = shard.find(hash, key)?;
+        let entry = shard.find(hash, key).filter(|entry| usable(&entry.meta))?;
         match self.freshness(&entry.meta) {
             Freshness::Dead => None,
             freshness => Some(f(entry, freshness)),
@@ -590,12 +605,28 @@ impl<K: Eq, V: Clone> Store<K, V> {
     where
         Q: ToKey<K> + ?Sized,
     {
+        self.look_if(hash, key, |_| true)
+    }
+
+    /// Looks as [`look`](Self::look) does, and takes an entry that is not `usable` for a dead one.
+    ///
+    /// So it is vacant, or busy while another caller fills it: whoever claimed it, and for whatever reason. The claim has no
+    /// stale value, its fill takes the entry's place, and a bump of the entry's groups fences it all the same. Callers to
+    /// whom the entry is usable are served from it meanwhile.
+    ///
+    /// `usable` runs under the shard's read lock, once for each round. What it says may change with the time: an entry that is
+    /// usable again by the time it is claimed is refreshed early, that is all.
+    pub(crate) fn look_if<Q>(self: &Arc<Self>, hash: u64, key: &Q, usable: impl Fn(&Meta) -> bool) -> Look<K, V>
+    where
+        Q: ToKey<K> + ?Sized,
+    {
         // Before anything is looked at: a load that starts from what is found here is judged by this moment.
         let arrived = self.settings.groups.generation();
         loop {
             let shard = self.shard(hash).read();
             let found = shard.find(hash, key);
-            let freshness = found.map_or(Freshness::Dead, |entry| self.freshness(&entry.meta));
+            let alive = found.filter(|entry| usable(&entry.meta));
+            let freshness = alive.map_or(Freshness::Dead, |entry| self.freshness(&entry.meta));
             let flight = match found {
                 Some(entry) if freshness == Freshness::Fresh => {
                     entry.meta.recency.touch();
@@ -769,6 +800,115 @@ mod tests {
                 });
                 cache.store.validate();
             }
+        }
+    }
+
+    /// To one caller an entry is usable, and to another it is not.
+    mod usable {
+        use super::*;
+        use crate::Fill;
+
+        fn cache() -> (Cache<u32, u32>, crate::ManualClock) {
+            let (clock, time) = Clock::manual();
+            (Cache::builder().capacity(10).clock(clock).build().unwrap(), time)
+        }
+
+        fn refuse(cache: &Cache<u32, u32>, key: u32) -> Look<u32, u32> {
+            cache.store.look_if(cache.hash(&key), &key, |_| false)
+        }
+
+        #[test]
+        fn an_entry_that_is_refused_is_vacant_for_one_caller_and_busy_for_the_next() {
+            let (cache, _time) = cache();
+            cache.insert(1, 1).unwrap();
+            let Look::Vacant(claim) = refuse(&cache, 1) else { panic!("an unusable entry is like none") };
+            assert_eq!(claim.stale(), None);
+            assert!(matches!(refuse(&cache, 1), Look::Busy(Some(_))));
+            assert!(matches!(cache.lookup(&1), Lookup::Fresh(1)));
+            assert_eq!(cache.store.read_if(cache.hash(&1_u32), &1, |_| false, |entry, _| entry.value), None);
+            assert_eq!(cache.store.read_if(cache.hash(&1_u32), &1, |_| true, |entry, _| entry.value), Some(1));
+
+            assert!(claim.fill(2).is_stored());
+            assert_eq!((cache.get(&1), cache.len()), (Some(2), 1));
+            cache.store.validate();
+        }
+
+        #[test]
+        fn the_groups_of_a_refused_entry_fence_the_fill_that_replaces_it() {
+            let (cache, _time) = cache();
+            cache.insert_with(1, 1, EntryOptions::new().groups(["g"])).unwrap();
+            let Look::Vacant(claim) = refuse(&cache, 1) else { panic!("an unusable entry is like none") };
+            assert!(claim.stands());
+            cache.invalidate_group("g");
+            assert!(!claim.stands());
+            let Look::Vacant(successor) = refuse(&cache, 1) else { panic!("a fenced flight keeps nobody out") };
+            assert!(matches!(claim.fill(2), Fill::Fenced(2)));
+            assert!(successor.fill(3).is_stored());
+        }
+
+        #[test]
+        fn a_refused_entry_waits_for_the_refresh_that_others_began() {
+            let (cache, _time) = cache();
+            cache.insert(1, 1).unwrap();
+            cache.expire(&1);
+            let Lookup::Stale { value: 1, claim: Some(claim) } = cache.lookup(&1) else { panic!("it is stale") };
+            assert!(matches!(refuse(&cache, 1), Look::Busy(Some(_))));
+            drop(claim);
+            let Look::Vacant(claim) = refuse(&cache, 1) else { panic!("nobody is at it") };
+            assert!(matches!(cache.lookup(&1), Lookup::Stale { value: 1, claim: None }));
+            assert!(claim.fill(2).is_stored());
+        }
+
+        #[test]
+        fn a_failed_refresh_keeps_nobody_from_replacing_a_refused_entry() {
+            let (clock, _time) = Clock::manual();
+            let cache: Cache<u32, u32> =
+                Cache::builder().capacity(10).stale_if_error(Duration::from_secs(1)).clock(clock).build().unwrap();
+            cache.insert(1, 1).unwrap();
+            cache.expire(&1);
+            assert_eq!(cache.get_or_load(&1, |_| Err("down")).unwrap(), 1);
+            assert!(matches!(cache.lookup(&1), Lookup::Stale { value: 1, claim: None }));
+            assert!(matches!(refuse(&cache, 1), Look::Vacant(_)));
+        }
+
+        /// The key 1, and what another caller does between a look at it and the claim.
+        struct Meddled<F>(std::cell::Cell<Option<F>>);
+
+        impl<F> Equivalent<u32> for Meddled<F> {
+            fn equivalent(&self, key: &u32) -> bool {
+                *key == 1
+            }
+        }
+
+        impl<F: FnOnce()> ToKey<u32> for Meddled<F> {
+            fn to_key(&self) -> u32 {
+                if let Some(meddle) = self.0.take() {
+                    meddle();
+                }
+                1
+            }
+        }
+
+        /// Refuses what is under key 1, while another caller comes in between.
+        fn refuse_meddled(cache: &Cache<u32, u32>, meddle: impl FnOnce()) -> Look<u32, u32> {
+            let key = Meddled(std::cell::Cell::new(Some(meddle)));
+            cache.store.look_if(cache.hash(&1_u32), &key, |_| false)
+        }
+
+        #[test]
+        fn a_refused_entry_that_changes_before_the_claim_is_looked_at_again() {
+            let (cache, _time) = cache();
+            cache.insert(1, 1).unwrap();
+            let mut rival = None;
+            assert!(matches!(refuse_meddled(&cache, || rival = Some(refuse(&cache, 1))), Look::Busy(Some(_))));
+            assert!(matches!(rival.take(), Some(Look::Vacant(_))));
+
+            let Look::Vacant(claim) = refuse_meddled(&cache, || ignore(cache.remove(&1))) else { panic!("vacant") };
+            drop(claim);
+            let replace = || cache.insert_with(1, 2, EntryOptions::new().groups(["late"])).unwrap();
+            let Look::Vacant(claim) = refuse_meddled(&cache, replace) else { panic!("the new one is refused too") };
+            cache.invalidate_group("late");
+            assert!(!claim.stands(), "the groups of the entry that it replaces are known");
         }
     }
 
