@@ -314,7 +314,6 @@ impl<K, V> Store<K, V> {
 
     /// Returns whether an entry, dead ones among them, or a flight with this hash stands in its shard.
     #[cfg(feature = "tiered")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
     pub(crate) fn knows_hash(&self, hash: u64) -> bool {
         self.shard(hash).read().knows_hash(hash)
     }

@@ -2,6 +2,8 @@
 
 mod builder;
 mod fetch;
+#[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
+mod index;
 mod view;
 mod write;
 
