@@ -179,7 +179,7 @@ pub use remote::{
     error::{RemoteError, RemoteErrorKind},
     in_memory::InMemoryRemote,
     key::{RemoteKey, WireKey},
-    tier::{Action, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, SetMode},
+    tier::{Action, BreakerState, Cas, Command, Expiry, Item, RemoteTier, Reply, Route, ServerHealth, SetMode},
 };
 
 #[cfg(feature = "tiered")]

@@ -5,14 +5,17 @@
 
 use std::time::{Duration, Instant};
 
+use super::tier::BreakerState;
+
 /// Failures in a row that open the breaker: one is a lost connection, two a server that restarts, three an outage.
 const FAILURES_TO_OPEN: u32 = 3;
 
 /// The first pause: about what a restart on the same host takes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause. A server that is back is noticed within it, and one caller in this time waits for a dead one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause, unless the owner sets another. A server that is back is noticed within it, and one caller in this time
+/// waits for a dead one.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a probe may stay without an outcome before another one goes: longer than any sensible time limit of a batch.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +26,7 @@ pub(super) struct Breaker {
     state: State,
     /// Counts changes of state. An outcome from an earlier round says nothing about this one.
     round: u64,
+    longest_pause: Duration,
 }
 
 /// ```text
@@ -63,8 +67,16 @@ pub(super) struct Permit {
 }
 
 impl Breaker {
-    pub(super) fn new() -> Self {
-        Self { state: State::Closed { failures: 0 }, round: 0 }
+    pub(super) fn new(longest_pause: Duration) -> Self {
+        Self { state: State::Closed { failures: 0 }, round: 0, longest_pause }
+    }
+
+    pub(super) fn state(&self) -> BreakerState {
+        match self.state {
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
     }
 
     /// Admits a command, or says how long to leave the server alone.
@@ -105,7 +117,8 @@ impl Breaker {
             State::Closed { .. } => 1,
             State::Open { openings, .. } | State::HalfOpen { openings, .. } => openings.saturating_add(1),
         };
-        self.enter(State::Open { until: now + pause(openings, entropy), openings });
+        let pause = pause(openings, self.longest_pause, entropy);
+        self.enter(State::Open { until: now + pause, openings });
     }
 
     /// Records that the command was given up before the server had a say.
@@ -130,9 +143,9 @@ impl Breaker {
 }
 
 /// Returns the pause of the `openings`-th opening: doubling up to the cap, then shortened by up to a half.
-fn pause(openings: u32, entropy: u64) -> Duration {
+fn pause(openings: u32, longest: Duration, entropy: u64) -> Duration {
     let doublings = openings.saturating_sub(1).min(16);
-    let full = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
+    let full = FIRST_PAUSE.saturating_mul(1 << doublings).min(longest);
     let fraction = entropy as f64 / u64::MAX as f64;
     full - (full / 2).mul_f64(fraction.clamp(0.0, 1.0))
 }
@@ -145,7 +158,7 @@ mod tests {
     const FULL: u64 = 0;
 
     fn open_at(now: Instant) -> Breaker {
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::new(LONGEST_PAUSE);
         for _ in 0..FAILURES_TO_OPEN {
             let permit = breaker.admit(now).unwrap();
             breaker.fail(permit, now, FULL);
@@ -156,7 +169,7 @@ mod tests {
     #[test]
     fn failures_in_a_row_open_it_and_a_success_between_them_does_not() {
         let now = Instant::now();
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::new(LONGEST_PAUSE);
         for _ in 0..10 * FAILURES_TO_OPEN {
             let permit = breaker.admit(now).unwrap();
             breaker.fail(permit, now, FULL);
@@ -197,6 +210,28 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_in_a_hurry_sets_a_shorter_cap() {
+        let longest = FIRST_PAUSE * 5 / 2;
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(longest);
+        let mut pauses = Vec::new();
+        while pauses.len() < 4 {
+            match breaker.admit(now) {
+                Ok(permit) => breaker.fail(permit, now, FULL),
+                Err(left) => {
+                    assert_eq!(breaker.state(), BreakerState::Open);
+                    pauses.push(left);
+                    now += left;
+                    let probe = breaker.admit(now).unwrap();
+                    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+                    breaker.fail(probe, now, FULL);
+                }
+            }
+        }
+        assert_eq!(pauses, [FIRST_PAUSE, FIRST_PAUSE * 2, longest, longest]);
+    }
+
+    #[test]
     fn a_success_forgets_earlier_openings() {
         let mut now = Instant::now();
         let mut breaker = open_at(now);
@@ -220,7 +255,7 @@ mod tests {
     #[test]
     fn an_outcome_of_an_earlier_round_is_ignored() {
         let now = Instant::now();
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::new(LONGEST_PAUSE);
         let late_failure = breaker.admit(now).unwrap();
         let late_success = breaker.admit(now).unwrap();
         for _ in 0..FAILURES_TO_OPEN {
@@ -251,10 +286,10 @@ mod tests {
     #[test]
     fn jitter_takes_up_to_half_of_the_pause() {
         for openings in [0, 1, 5, u32::MAX] {
-            let full = pause(openings, 0);
+            let full = pause(openings, LONGEST_PAUSE, 0);
             assert!(full <= LONGEST_PAUSE);
-            assert!(pause(openings, u64::MAX) >= full / 2 - Duration::from_nanos(1));
-            assert!(pause(openings, u64::MAX / 2) < full);
+            assert!(pause(openings, LONGEST_PAUSE, u64::MAX) >= full / 2 - Duration::from_nanos(1));
+            assert!(pause(openings, LONGEST_PAUSE, u64::MAX / 2) < full);
         }
     }
 }

@@ -57,6 +57,40 @@ pub trait RemoteTier: Send + Sync + 'static {
     fn dedicated(&self) -> Option<Box<dyn RemoteTier>> {
         None
     }
+
+    /// Returns how each server does, in the order of their numbers, without asking them. Default: nothing, for a store that
+    /// keeps no record.
+    fn server_health(&self) -> Vec<ServerHealth> {
+        Vec::new()
+    }
+}
+
+/// How one server of a [`RemoteTier`] does, as far as this process has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerHealth {
+    /// Its address, as configured.
+    pub address: String,
+    /// Whether commands go to it at present.
+    pub breaker: BreakerState,
+}
+
+impl ServerHealth {
+    /// Makes the record of one server, for an implementation of [`RemoteTier`].
+    pub fn new(address: impl Into<String>, breaker: BreakerState) -> Self {
+        Self { address: address.into(), breaker }
+    }
+}
+
+/// Whether commands go to a server that may have failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BreakerState {
+    /// They all do.
+    Closed,
+    /// None does: the server has failed several times in a row. Once the pause is over, the next command is a probe.
+    Open,
+    /// Only the probe does, which is under way. If the server answers it, the others follow.
+    HalfOpen,
 }
 
 /// One command of a batch: what to do with which item.

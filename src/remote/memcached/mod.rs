@@ -13,15 +13,21 @@ use std::time::{Duration, Instant};
 use self::address::Address;
 use self::router::Router;
 use self::server::{Limits, Server};
+use super::breaker::LONGEST_PAUSE;
 use super::error::{RemoteError, RemoteErrorKind};
-use super::tier::{Action, Command, DEFAULT_MAX_VALUE_LEN, RemoteTier, Reply};
+use super::key::WireKey;
+use super::tier::{Action, Command, DEFAULT_MAX_VALUE_LEN, RemoteTier, Reply, Route, ServerHealth};
 use crate::clock::real::now;
 use crate::sync::Arc;
 
 /// How long dialing may take: a dead host must not hold a caller for long, and a live one in reach answers far sooner.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections to one server: enough for a few I/O threads and callers, and so few that a hundred processes stay under the
+/// The longest pause of the breakers of a [`dedicated`](RemoteTier::dedicated) client: its one user, which follows the journal,
+/// stops trusting what it knows after about as long, and so has to notice sooner that a server is back.
+const DEDICATED_LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Connections to one server: enough for an I/O thread and callers, and so few that a hundred processes stay under the
 /// 1,024 that memcached takes unless told otherwise.
 const DEFAULT_MAX_CONNECTIONS: usize = 8;
 
@@ -101,8 +107,15 @@ impl Memcached {
                 connect_timeout: DEFAULT_CONNECT_TIMEOUT,
                 max_connections: DEFAULT_MAX_CONNECTIONS,
                 max_value_len: DEFAULT_MAX_VALUE_LEN,
+                longest_pause: LONGEST_PAUSE,
             },
         }
+    }
+
+    fn new(addresses: Vec<Address>, limits: Limits) -> Self {
+        let router = Router::new(addresses.iter().map(Address::as_str));
+        let servers = addresses.into_iter().map(|address| Server::new(address, limits)).collect();
+        Self { shared: Arc::new(Shared { servers, router, limits }) }
     }
 }
 
@@ -110,6 +123,11 @@ impl RemoteTier for Memcached {
     fn run(&self, batch: &[Command<'_>], timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
         let deadline = now() + timeout.min(LONGEST_TIMEOUT);
         let Shared { servers, router, limits } = &*self.shared;
+        if let [server] = &**servers
+            && batch.iter().all(|command| refuse_locally(command, limits).is_none())
+        {
+            return server.run(batch, deadline);
+        }
         let mut answers: Vec<_> = batch.iter().map(|command| refuse_locally(command, limits)).collect();
         // What goes where, and in whose place its answer belongs.
         let mut shares: Vec<Share<'_, '_>> = Vec::new();
@@ -136,6 +154,27 @@ impl RemoteTier for Memcached {
 
     fn max_value_len(&self) -> usize {
         self.shared.limits.max_value_len
+    }
+
+    fn servers(&self) -> usize {
+        self.shared.servers.len()
+    }
+
+    fn server_of(&self, key: &WireKey, route: Route) -> usize {
+        self.shared.router.server(key, route)
+    }
+
+    /// The same servers over one connection each, which stays the same until it breaks, and with breakers that pause for 250
+    /// ms at most.
+    fn dedicated(&self) -> Option<Box<dyn RemoteTier>> {
+        let Shared { servers, limits, .. } = &*self.shared;
+        let limits = Limits { max_connections: 1, longest_pause: DEDICATED_LONGEST_PAUSE, ..*limits };
+        let addresses = servers.iter().map(|server| server.address().clone()).collect();
+        Some(Box::new(Memcached::new(addresses, limits)))
+    }
+
+    fn server_health(&self) -> Vec<ServerHealth> {
+        self.shared.servers.iter().map(Server::health).collect()
     }
 }
 
@@ -215,7 +254,7 @@ impl MemcachedBuilder {
     /// out of range. The message names the value.
     pub fn build(self) -> Result<Memcached, RemoteError> {
         let config = |message: String| RemoteError::new(RemoteErrorKind::Config, message);
-        let Limits { connect_timeout, max_connections, max_value_len } = self.limits;
+        let Limits { connect_timeout, max_connections, max_value_len, .. } = self.limits;
         if connect_timeout.is_zero() || connect_timeout > LONGEST_TIMEOUT {
             return Err(config(format!("connect_timeout is {connect_timeout:?}: make it 1 ns to {LONGEST_TIMEOUT:?}")));
         }
@@ -239,8 +278,6 @@ impl MemcachedBuilder {
             }
             addresses.push(address);
         }
-        let router = Router::new(addresses.iter().map(Address::as_str));
-        let servers = addresses.into_iter().map(|address| Server::new(address, self.limits)).collect();
-        Ok(Memcached { shared: Arc::new(Shared { servers, router, limits: self.limits }) })
+        Ok(Memcached::new(addresses, self.limits))
     }
 }

@@ -10,7 +10,7 @@ use super::pool::{Checkout, Pool};
 use crate::clock::real::now;
 use crate::remote::breaker::Breaker;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
-use crate::remote::tier::{Cas, Command, Reply, next_connection_id};
+use crate::remote::tier::{Cas, Command, Reply, ServerHealth, next_connection_id};
 use crate::sync::Mutex;
 
 /// Limits that all servers share.
@@ -19,6 +19,8 @@ pub(super) struct Limits {
     pub(super) connect_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) max_value_len: usize,
+    /// The longest pause of a breaker.
+    pub(super) longest_pause: Duration,
 }
 
 #[derive(Debug)]
@@ -32,11 +34,16 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(address: Address, limits: Limits) -> Self {
         let pool = Pool::new(limits.max_connections);
-        Self { resolver: Resolver::new(address), pool, breaker: Mutex::new(Breaker::new()), limits }
+        let breaker = Mutex::new(Breaker::new(limits.longest_pause));
+        Self { resolver: Resolver::new(address), pool, breaker, limits }
     }
 
     pub(super) fn address(&self) -> &Address {
         self.resolver.address()
+    }
+
+    pub(super) fn health(&self) -> ServerHealth {
+        ServerHealth::new(self.address().as_str(), self.breaker.lock().state())
     }
 
     /// Makes sure that there is a connection to the server, and so that larder can work with it.
@@ -52,6 +59,9 @@ impl Server {
     /// The connection is the first one that a cas among them names and that is still there. A cas of any other connection
     /// is void: after a restart, the server numbers its items anew. So that command is fenced without being sent.
     pub(super) fn run(&self, commands: &[Command<'_>], deadline: Instant) -> Vec<Result<Reply, RemoteError>> {
+        if commands.iter().all(|command| command.action.cas().is_none()) {
+            return self.send(None, commands, deadline);
+        }
         let held = match self.take_named(commands, deadline) {
             Ok(held) => held,
             Err(error) => return vec![Err(error); commands.len()],
