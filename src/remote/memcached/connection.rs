@@ -30,8 +30,14 @@ const MAX_LINE_LEN: usize = 2 << 10;
 /// The lines of `stats settings` that are read; memcached 1.6 has about 90.
 const MAX_SETTINGS: usize = 1_000;
 
-/// The buffer of answers that are not read yet.
-const INPUT_LEN: usize = 16 << 10;
+/// The buffer of answers that are not read yet: those of a full batch of small items, in one read.
+const INPUT_LEN: usize = 64 << 10;
+
+/// How many of a socket's own time limits may pass before a deadline, at most, before it gets another limit.
+const MOST_SLICES: u32 = 16;
+
+/// The shortest time limit of a socket, by which a deadline may be missed.
+const SHORTEST_SLICE: Duration = Duration::from_millis(1);
 
 const _: () = assert!(MAX_LINE_LEN < INPUT_LEN, "a whole line fits the buffer");
 
@@ -40,10 +46,22 @@ const _: () = assert!(MAX_LINE_LEN < INPUT_LEN, "a whole line fits the buffer");
 pub(super) struct Connection {
     id: u64,
     stream: TcpStream,
+    /// The time limits of single reads and writes.
+    slices: Slices,
     input: Input,
     output: Vec<u8>,
     /// How many requests it carried: the mark of each, by which its answer is told.
     requests: u64,
+}
+
+/// The time limits that the socket has at present, for one read and one write.
+///
+/// A system call sets them, and deadlines are always others. So a limit is a part of the time that is left: whoever meets it
+/// before the deadline waits on, and exchanges that take about as long as the last one find it good as it is.
+#[derive(Debug, Default)]
+struct Slices {
+    read: Option<Duration>,
+    write: Option<Duration>,
 }
 
 /// Bytes that came in; those from `start` to `end` are not read yet.
@@ -61,7 +79,8 @@ impl Connection {
     pub(super) fn open(id: u64, name: &str, addresses: &[SocketAddr], deadline: Instant) -> Result<Self, RemoteError> {
         let stream = dial(name, addresses, deadline)?;
         let input = Input { buffer: vec![0; INPUT_LEN].into(), start: 0, end: 0 };
-        let mut connection = Self { id, stream, input, output: Vec::new(), requests: 0 };
+        let slices = Slices::default();
+        let mut connection = Self { id, stream, slices, input, output: Vec::new(), requests: 0 };
         connection.check_server(name, deadline).map_err(|error| match error.kind() {
             RemoteErrorKind::TimedOut | RemoteErrorKind::Interrupted => {
                 let message = format!("{name} takes connections but does not answer: {error}");
@@ -79,12 +98,8 @@ impl Connection {
     /// Returns whether nothing arrived since the last answer. Anything that did is the server's goodbye, or an answer to
     /// nobody's request.
     pub(super) fn is_quiet(&self) -> bool {
-        if !self.input.unread().is_empty() || self.stream.set_nonblocking(true).is_err() {
-            return false;
-        }
-        let peeked = self.stream.peek(&mut [0]);
-        let quiet = matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        self.stream.set_nonblocking(false).is_ok() && quiet
+        self.input.unread().is_empty()
+            && matches!(peek(&self.stream), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Runs `commands` in order, and returns an answer for each; the error beside them says that the connection has to go.
@@ -187,13 +202,13 @@ impl Connection {
     fn write(&mut self, deadline: Instant) -> Result<(), (usize, RemoteError)> {
         let mut written = 0;
         while written < self.output.len() {
-            let attempt = time_left(deadline)
-                .and_then(|left| self.stream.set_write_timeout(Some(left)))
-                .and_then(|()| self.stream.write(&self.output[written..]));
+            let Self { stream, slices, output, .. } = self;
+            let attempt = limit(&mut slices.write, deadline, |slice| stream.set_write_timeout(slice))
+                .and_then(|()| stream.write(&output[written..]));
             match attempt {
                 Ok(0) => return Err((written, broken_off(io::ErrorKind::WriteZero.into()))),
                 Ok(len) => written += len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if may_go_on(&error, deadline) => {}
                 Err(error) => return Err((written, broken_off(error))),
             }
         }
@@ -227,7 +242,8 @@ impl Connection {
         while filled < value.len() {
             if self.input.unread().is_empty() && value.len() - filled >= INPUT_LEN {
                 // Past the buffer, straight to where it belongs.
-                filled += receive(&mut self.stream, &mut value[filled..], deadline).map_err(Failure::Connection)?;
+                let rest = &mut value[filled..];
+                filled += receive(&mut self.stream, &mut self.slices, rest, deadline).map_err(Failure::Connection)?;
                 continue;
             }
             if self.input.unread().is_empty() {
@@ -246,7 +262,7 @@ impl Connection {
 
     fn fill(&mut self, deadline: Instant) -> Result<(), RemoteError> {
         let room = self.input.room();
-        let len = receive(&mut self.stream, room, deadline)?;
+        let len = receive(&mut self.stream, &mut self.slices, room, deadline)?;
         self.input.end += len;
         Ok(())
     }
@@ -341,17 +357,69 @@ fn parse_version(version: &[u8]) -> Option<[u32; 3]> {
     Some([major.parse().ok()?, minor.parse().ok()?, patch[..digits].parse().ok()?])
 }
 
-fn receive(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> Result<usize, RemoteError> {
+fn receive(
+    stream: &mut TcpStream,
+    slices: &mut Slices,
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> Result<usize, RemoteError> {
     loop {
-        let attempt =
-            time_left(deadline).and_then(|left| stream.set_read_timeout(Some(left))).and_then(|()| stream.read(buffer));
+        let attempt = limit(&mut slices.read, deadline, |slice| stream.set_read_timeout(slice))
+            .and_then(|()| stream.read(buffer));
         match attempt {
             Ok(0) => return Err(broken_off(io::ErrorKind::UnexpectedEof.into())),
             Ok(len) => return Ok(len),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if may_go_on(&error, deadline) => {}
             Err(error) => return Err(broken_off(error)),
         }
     }
+}
+
+/// Looks at the next byte without waiting for it, in one system call.
+#[cfg(target_os = "linux")]
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    use rustix::net::{RecvFlags, recv};
+
+    let (len, _) = recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(len)
+}
+
+/// Looks at the next byte without waiting for it.
+#[cfg(not(target_os = "linux"))]
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    stream.set_nonblocking(true)?;
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false)?;
+    peeked
+}
+
+/// Sees to it that the next system call waits no longer than until `deadline`. Only where the present limit is too long for
+/// that, or far too short, `set` gives the socket another one.
+fn limit(
+    slice: &mut Option<Duration>,
+    deadline: Instant,
+    set: impl FnOnce(Option<Duration>) -> io::Result<()>,
+) -> io::Result<()> {
+    let left = time_left(deadline)?;
+    if slice.is_some_and(|slice| slice <= left && left / MOST_SLICES <= slice) {
+        return Ok(());
+    }
+    let fitting = (left / 2).max(SHORTEST_SLICE);
+    // One that could not be set says nothing about the limit that holds now.
+    *slice = None;
+    set(Some(fitting))?;
+    *slice = Some(fitting);
+    Ok(())
+}
+
+/// Returns whether a system call that failed is only to be tried again.
+fn may_go_on(error: &io::Error, deadline: Instant) -> bool {
+    error.kind() == io::ErrorKind::Interrupted || (is_timeout(error) && time_left(deadline).is_ok())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    // A socket's own time limit shows as `WouldBlock` on most platforms.
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 /// Returns how long a system call may wait. Never zero, which would mean forever.
@@ -363,8 +431,7 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
 }
 
 fn broken_off(error: io::Error) -> RemoteError {
-    // A socket's own time limit shows as `WouldBlock` on most platforms.
-    if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) {
+    if is_timeout(&error) {
         return RemoteError::with_source(RemoteErrorKind::TimedOut, "memcached did not answer in time", error);
     }
     let message = format!("the connection to memcached broke: {error}");
