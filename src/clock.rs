@@ -368,7 +368,29 @@ impl Wake for Unpark {
 /// The time of I/O, which no cache's clock can move.
 #[cfg(feature = "tiered")]
 pub(crate) mod real {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    use futures_timer::Delay;
+
+    /// Resolves at a moment, on any runtime.
+    pub(crate) struct Alarm(Delay);
+
+    impl Alarm {
+        pub(crate) fn at(moment: Instant) -> Alarm {
+            Alarm(Delay::new(moment.saturating_duration_since(now())))
+        }
+    }
+
+    impl Future for Alarm {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+            Pin::new(&mut self.0).poll(context)
+        }
+    }
 
     /// Returns the time of deadlines of exchanges, and of expiries in a store in memory.
     pub(crate) fn now() -> Instant {

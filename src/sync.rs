@@ -1,6 +1,6 @@
 //! Locks, atomics and padding: the only module that imports them, so that a model checker can take their place.
 
-#[cfg(feature = "memcached")]
+#[cfg(feature = "tiered")]
 pub(crate) use parking_lot::Condvar;
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use parking_lot::{Mutex, RwLock, RwLockWriteGuard};

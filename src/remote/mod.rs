@@ -1,6 +1,6 @@
 //! The remote tier: what it stores, how it is written on the wire, and the stores that hold it.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "callers move to it"))]
+#[expect(dead_code, reason = "callers move to it")]
 pub(crate) mod batch;
 pub(crate) mod codec;
 pub(crate) mod debt;
