@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::{
-    Action, Cas, Command, Expiry, Memcached, RemoteError, RemoteErrorKind, RemoteTier, Reply, Route, SetMode, WireKey,
+    Action, BreakerState, Cas, Command, Expiry, Memcached, RemoteError, RemoteErrorKind, RemoteTier, Reply, Route,
+    SetMode, WireKey,
 };
 
 use crate::support::fake_server::{After, FakeServer, opaque};
@@ -592,4 +593,65 @@ fn control_commands_meet_on_one_server_whatever_the_order_of_the_list() {
     run_for(&writer, PATIENCE, Route::Control, &[("control", set(b"1", None))]);
     let holders = servers.iter().filter(|server| server.ask("mg control s").starts_with("HD"));
     assert_eq!(holders.count(), 1);
+}
+
+#[test]
+fn commands_go_to_the_server_that_is_said_to_have_them() {
+    let mut servers = [Server::start(), Server::start()];
+    let remote = Memcached::builder().server(servers[0].addr()).server(servers[1].addr()).build().unwrap();
+    assert_eq!(remote.servers(), 2);
+    servers[1].kill();
+    for number in 0..50 {
+        let key = format!("key-{number}");
+        for route in [Route::ByKey, Route::Control] {
+            let server = remote.server_of(&WireKey::new(key.as_str()).unwrap(), route);
+            let reply = run_for(&remote, PATIENCE, route, &[(&key, GET)]).remove(0);
+            assert_eq!(
+                reply.map_err(|error| error.kind()),
+                [Ok(Reply::Miss), Err(RemoteErrorKind::Unavailable)][server]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_dedicated_way_has_one_connection_of_its_own() {
+    let server = Server::start();
+    let remote = Memcached::connect(server.addr()).unwrap();
+    assert_eq!(run_one(&remote, "a", set(b"1", None)).unwrap(), Reply::Done);
+    let shared = cas_of(&run_one(&remote, "a", GET).unwrap());
+    let dedicated = remote.dedicated().unwrap();
+    let key = WireKey::new("a").unwrap();
+    let command = Command { key: &key, route: Route::ByKey, action: GET };
+    let look = || cas_of(dedicated.run(&[command], PATIENCE)[0].as_ref().unwrap());
+    let first = look();
+    assert_eq!(first.value, shared.value);
+    assert_ne!(first.connection, shared.connection);
+    // However many look at a time: there is one only, so that what one saw can be compared with what another sees.
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..50).for_each(|_| assert_eq!(look(), first)));
+        }
+    });
+}
+
+#[test]
+fn the_health_of_a_server_shows_its_breaker() {
+    let mut server = Server::start();
+    let remote = Memcached::connect(server.addr()).unwrap();
+    let address = server.addr().to_string();
+    let health = || {
+        let [health] = &remote.server_health()[..] else { panic!("one server, one record") };
+        assert_eq!(health.address, address);
+        health.breaker
+    };
+    assert_eq!(health(), BreakerState::Closed);
+    server.kill();
+    eventually("the breaker to open", || {
+        run_one(&remote, "a", GET).unwrap_err();
+        (health() == BreakerState::Open).then_some(())
+    });
+    server.restart();
+    eventually("the breaker to close", || run_one(&remote, "a", GET).is_ok().then_some(()));
+    assert_eq!(health(), BreakerState::Closed);
 }
