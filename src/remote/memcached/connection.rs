@@ -137,7 +137,7 @@ impl Connection {
                 break;
             }
             self.requests += 1;
-            wire::encode(command, self.requests, &mut self.output).map_err(|error| Broken { sent: 0, error })?;
+            wire::encode(command, self.requests, &mut self.output);
             ends.push(self.output.len());
         }
         let written = self.write(deadline);
