@@ -120,6 +120,22 @@ impl AtomicDeadline {
     pub(crate) fn set(&self, deadline: Deadline) {
         self.0.store(deadline.0, Ordering::Relaxed);
     }
+
+    /// Returns the deadline, and makes visible what was done before it was moved here.
+    // Acquire pairs with the Release in `extend`.
+    #[cfg(feature = "tiered")]
+    #[inline]
+    pub(crate) fn get_acquire(&self) -> Deadline {
+        Deadline(self.0.load(Ordering::Acquire))
+    }
+
+    /// Moves the deadline to `deadline`, unless it is later already.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn extend(&self, deadline: Deadline) {
+        // Release pairs with the Acquire in `get_acquire`: whoever sees this deadline also sees what came before this call.
+        // One who sees a later deadline does too, since every move is a read-modify-write and goes on from the one before.
+        self.0.fetch_max(deadline.0, Ordering::Release);
+    }
 }
 
 /// Where a cache takes its time from: the system, or a test.

@@ -167,6 +167,11 @@ impl<'a> Journal<'a> {
         Some(self.entries.get(seen..)?.iter().map(Entry::decode))
     }
 
+    /// Returns who appended the last entry, if there is one that this build can read.
+    pub(crate) fn last_sender(&self) -> Option<u64> {
+        self.entries.last().and_then(|entry| Entry::decode(entry).ok()).map(|entry| entry.sender)
+    }
+
     /// Returns the bytes of the same journal without its older half. Every position stays what it was.
     pub(crate) fn encode_newer_half(&self) -> Vec<u8> {
         let dropped = self.entries.len().div_ceil(2);
@@ -215,6 +220,7 @@ mod tests {
         let bytes = Journal::encode_new(EPOCH, &ENTRIES);
         let journal = Journal::decode(&bytes).unwrap();
         assert_eq!((journal.epoch(), journal.end_seq()), (EPOCH, 6));
+        assert_eq!(journal.last_sender(), Some(ENTRIES[5].sender));
         for seq in 0..=6 {
             assert_eq!(since(&bytes, EPOCH, seq).unwrap(), ENTRIES[seq as usize..]);
         }
