@@ -183,6 +183,8 @@ pub use remote::{
 };
 
 #[cfg(feature = "tiered")]
+pub use broadcast::outbox::Unsent;
+#[cfg(feature = "tiered")]
 pub use namespace::{Bump, Namespace, NamespaceBuilder, Receipt};
 #[cfg(feature = "tiered")]
 pub use tiered::{Added, LocalView, RemoteStats, TieredCache, TieredCacheBuilder, Write};

@@ -107,7 +107,6 @@ impl Keyspace {
     }
 
     /// Returns the key of the journal.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the broadcast of bumps"))]
     pub(crate) fn journal(&self) -> WireKey {
         WireKey::from_valid(format!("{}j", self.shared).into_bytes())
     }
