@@ -4,6 +4,8 @@
 pub(crate) use parking_lot::Condvar;
 pub(crate) use parking_lot::MutexGuard;
 pub(crate) use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+#[cfg(feature = "tiered")]
+pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 

@@ -9,6 +9,7 @@
 pub(crate) mod announce;
 mod backoff;
 #[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
+pub(crate) mod behind;
 mod debts;
 #[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
 pub(crate) mod follower;

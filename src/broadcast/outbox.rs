@@ -518,7 +518,8 @@ mod tests {
     use crate::broadcast::journal::Journal;
     use crate::broadcast::slip::{Standing, settled};
     use crate::remote::in_memory::InMemoryRemote;
-    use crate::remote::tier::{Action, Command, RemoteTier, Route};
+    use crate::remote::tier::{Action, Command, Expiry, RemoteTier, Route, SetMode};
+    use crate::sync::{OnceLock, Weak};
 
     /// How long a test waits for what another thread is about to do, before it fails.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -579,8 +580,7 @@ mod tests {
     }
 
     fn store(remote: &InMemoryRemote, key: &WireKey) {
-        let (mode, expiry) = (crate::SetMode::Always, crate::Expiry::Never);
-        let action = Action::Set { value: b"old", expiry, mode, cas: None };
+        let action = Action::Set { value: b"old", expiry: Expiry::Never, mode: SetMode::Always, cas: None };
         assert!(matches!(remote.run(&[Command { key, route: Route::ByKey, action }], PATIENCE)[..], [Ok(Reply::Done)]));
     }
 
@@ -694,18 +694,18 @@ mod tests {
     fn what_is_owed_again_while_it_is_being_paid_is_not_settled_by_the_old_send() {
         let remote = InMemoryRemote::new();
         let again: Arc<Mutex<Option<Arc<Slip>>>> = Arc::default();
-        let reborn: Arc<std::sync::OnceLock<std::sync::Weak<Shared>>> = Arc::default();
+        let this: Arc<OnceLock<Weak<Shared>>> = Arc::default();
         let outbox = outbox_without_thread(&remote, {
-            let (again, reborn) = (again.clone(), reborn.clone());
+            let (again, this) = (again.clone(), this.clone());
             move |subjects| {
                 // After the acknowledgement, before the settlement.
                 if again.lock().is_none() {
-                    let slip = reborn.get().unwrap().upgrade().unwrap().owe(subjects[0].clone(), Vec::new());
+                    let slip = this.get().unwrap().upgrade().unwrap().owe(subjects[0].clone(), Vec::new());
                     *again.lock() = Some(slip);
                 }
             }
         });
-        reborn.set(Arc::downgrade(&outbox.0)).unwrap();
+        this.set(Arc::downgrade(&outbox.0)).unwrap();
         outbox.owe(GROUP);
         assert_eq!(pay(&outbox).subjects, [GROUP]);
         let again = again.lock().take().unwrap();
@@ -716,16 +716,23 @@ mod tests {
     fn the_owner_hears_of_what_is_paid_while_it_still_counts_as_owed() {
         let remote = InMemoryRemote::new();
         let (heard, hears) = mpsc::channel();
-        let outbox = outbox_without_thread(&remote, move |subjects| heard.send(subjects.to_vec()).unwrap());
+        let this: Arc<OnceLock<Weak<Shared>>> = Arc::default();
+        let outbox = outbox_without_thread(&remote, {
+            let this = this.clone();
+            move |subjects| {
+                let shared = this.get().unwrap().upgrade().unwrap();
+                heard.send((subjects.to_vec(), shared.owed.load(Ordering::Acquire))).unwrap();
+            }
+        });
+        this.set(Arc::downgrade(&outbox.0)).unwrap();
         outbox.owe(GROUP);
         outbox.owe(item(1));
         remote.fail_next(100);
         assert!(pay(&outbox).subjects.is_empty() && hears.try_recv().is_err());
         remote.fail_next(0);
         assert_eq!(pay(&outbox).subjects.len(), 2);
-        let mut paid = hears.recv().unwrap();
-        paid.sort_by_key(|subject| matches!(subject, Subject::Item { .. }));
-        assert_eq!(paid, [GROUP, item(1)]);
+        assert_eq!(hears.recv().unwrap(), (vec![GROUP, item(1)], 2));
+        assert_eq!(outbox.owed(), 0);
     }
 
     #[test]
@@ -745,7 +752,7 @@ mod tests {
         remote.offline(true);
         let outbox = outbox(&remote);
         let slips: Vec<_> = (0..200).map(|key| outbox.owe(item(key))).collect();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let shutdown = scope.spawn(|| outbox.shutdown(PATIENCE));
             remote.offline(false);
             assert!(shutdown.join().unwrap().is_ok());
@@ -825,5 +832,14 @@ mod tests {
         assert_eq!(pay(&outbox).subjects, [EVERYTHING]);
         assert_eq!(outbox.owed(), 0);
         assert!(announced(&remote).iter().all(|moved| *moved == Moved::All));
+    }
+
+    #[test]
+    fn queued_writes_are_counted_with_what_else_was_not_sent() {
+        assert!(Unsent::with_writes(None, 0, None).is_none());
+        let writes = Unsent::with_writes(None, 3, None).unwrap();
+        assert_eq!((writes.deletions(), writes.bumps(), writes.writes()), (0, 0, 3));
+        let all = Unsent::with_writes(Some(Unsent { deletions: 1, bumps: 2, ..writes }), 4, None).unwrap();
+        assert_eq!((all.deletions(), all.bumps(), all.writes(), all.error().is_none()), (1, 2, 7, true));
     }
 }
