@@ -429,18 +429,19 @@ impl Shared {
                 }
             }
         }
+        drop(state);
+        // Before the key is free: at no moment does this process take the old value for good, and a shutdown that finds the
+        // queue empty finds all receipts settled.
         if let Some(slips) = given_up {
-            drop(state);
-            // Before the key is free: at no moment does this process take the old value for good.
             self.outbox.owe_for(subject(), slips);
-            state = self.state.lock();
         }
+        settled.iter().for_each(|slip| slip.settle());
+        abandoned.iter().for_each(|slip| slip.abandon());
+        let mut state = self.state.lock();
         let over = state.sending.remove(key).map(|sending| sending.over);
         self.count(&state);
         drop(state);
         self.changed.notify_all();
-        settled.iter().for_each(|slip| slip.settle());
-        abandoned.iter().for_each(|slip| slip.abandon());
         over.iter().for_each(|over| over.settle());
     }
 

@@ -72,6 +72,8 @@ struct State {
     stopped: bool,
     /// Whether the thread is to try at once, without the rest of its pause.
     hurry: bool,
+    /// How many calls have taken debts off the list, and have yet to tell those who wait.
+    settling: usize,
     attempts: u64,
     failures: u64,
     last_error: Option<RemoteError>,
@@ -342,9 +344,12 @@ impl Shared {
             state.last_error = Some(error.clone());
         }
         self.count(&state);
+        state.settling += 1;
         drop(state);
-        self.changed.notify_all();
         settled.iter().for_each(|slip| slip.settle());
+        // A shutdown waits for this, so that every receipt agrees with what it returns.
+        self.state.lock().settling -= 1;
+        self.changed.notify_all();
         Paid { subjects, error }
     }
 
@@ -413,7 +418,7 @@ impl Shared {
         }
         self.changed.notify_all();
         // No thread: none could be started, or another shutdown has run out of time.
-        while !state.debts.is_empty() && state.running && !state.stopped {
+        while (!state.debts.is_empty() || state.settling > 0) && state.running && !state.stopped {
             match deadline {
                 Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => break,
                 Some(_) => {}
