@@ -25,6 +25,11 @@ pub struct Batch<K, V> {
 }
 
 impl<K, V> Batch<K, V> {
+    #[cfg(feature = "tiered")]
+    pub(crate) fn new(loads: Vec<(K, Load<V>)>) -> Batch<K, V> {
+        Batch { loads }
+    }
+
     /// Returns the keys to load, each once, in the order they were asked for.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &K> {
         self.loads.iter().map(|(key, _)| key)

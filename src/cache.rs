@@ -9,7 +9,7 @@ use equivalent::Equivalent;
 use crate::builder::CacheBuilder;
 use crate::claim::Claim;
 use crate::clock::Deadline;
-use crate::entry::{Entry, EntryInfo, Freshness};
+use crate::entry::{Entry, EntryInfo, Freshness, Meta};
 use crate::error::Rejected;
 use crate::group::Generation;
 use crate::key::ToKey;
@@ -270,12 +270,17 @@ where
         Q: ToKey<K> + ?Sized,
     {
         let look = self.store.look(hash, key);
+        self.count(&look);
+        look
+    }
+
+    /// Counts what a caller has found.
+    pub(crate) fn count(&self, look: &Look<K, V>) {
         self.store.tally().count(|counters| match look {
             Look::Fresh(_) => &counters.hits_fresh,
             Look::Stale { .. } => &counters.hits_stale,
             Look::Vacant(_) | Look::Busy(_) => &counters.misses,
         });
-        look
     }
 
     /// Stores `value` under `key` with the cache's defaults, in the place of whatever was there.
@@ -334,9 +339,17 @@ where
     where
         Q: Hash + ToKey<K> + ?Sized,
     {
+        self.update_if(key, |_| true, f)
+    }
+
+    /// Updates as [`update`](Self::update) does, and takes an entry that is not `usable` for a dead one.
+    pub(crate) fn update_if<Q>(&self, key: &Q, usable: impl Fn(&Meta) -> bool, f: impl Fn(&V) -> V) -> Option<V>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+    {
         let hash = self.hash(key);
         loop {
-            let old = self.store.read(hash, key, |entry, _| entry.clone())?;
+            let old = self.store.read_if(hash, key, &usable, |entry, _| entry.clone())?;
             let value = f(&old.value);
             let successor = self.store.successor(&old.meta, hash, key.to_key(), value.clone());
             if self.store.admit(&successor, &Terms::IfCurrent(&old)) != Err(Refusal::Unmet) {

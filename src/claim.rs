@@ -82,6 +82,11 @@ impl<K, V> Claim<K, V> {
         entry.meta.soft.get().remaining(self.store.settings.clock.now())
     }
 
+    /// Returns how long the claim lasts by itself.
+    pub(crate) fn grace(&self) -> Duration {
+        self.stale.as_ref().map_or(self.store.settings.grace, |entry| entry.meta.grace.get())
+    }
+
     /// Keeps the claim for `grace` from now on, for fills that take longer than the key's grace.
     ///
     /// Returns whether the claim still holds: `false` says that its fill would be refused.
@@ -284,9 +289,16 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         self.landed = true;
         self.flight.land(outcome);
     }
+}
 
-    fn grace(&self) -> Duration {
-        self.stale.as_ref().map_or(self.store.settings.grace, |entry| entry.meta.grace.get())
+#[cfg(feature = "tiered")]
+impl<K, V: Clone> Claim<K, V> {
+    /// Leaves the refresh of a value to somebody else: the old one is returned, and served to all for `pause`. Gives the claim
+    /// back where there is none.
+    pub(crate) fn postpone(self, pause: Duration) -> Result<V, Self> {
+        let Some(stale) = &self.stale else { return Err(self) };
+        stale.meta.retry_at.set(Deadline::after(self.store.settings.clock.now(), pause));
+        Ok(stale.value.clone())
     }
 }
 

@@ -209,9 +209,14 @@ impl Clock {
 
     /// Waits for `future` on this thread until `deadline`.
     pub(crate) fn block_on<F: Future>(&self, future: F, deadline: Deadline) -> Option<F::Output> {
+        let mut future = pin!(future);
+        // What does its I/O in its own poll is ready at the first one, and needs no waker. Anything else is polled again at
+        // once, and is told of the real waker then.
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(output);
+        }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        let mut future = pin!(future);
         let mut alarm = self.manual_alarm(deadline);
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
@@ -391,6 +396,8 @@ pub(crate) mod real {
 
     use futures_timer::Delay;
 
+    use super::{Clock, Deadline};
+
     /// Resolves at a moment, on any runtime.
     pub(crate) struct Alarm(Delay);
 
@@ -411,6 +418,18 @@ pub(crate) mod real {
     /// Returns the time of deadlines of exchanges, and of expiries in a store in memory.
     pub(crate) fn now() -> Instant {
         Instant::now()
+    }
+
+    /// Runs a future on this thread to its end.
+    pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+        Clock::system()
+            .block_on(future, Deadline::NEVER)
+            .expect("nothing ends a wait without a deadline but its future")
+    }
+
+    /// Waits for `interval` on any runtime.
+    pub(crate) async fn sleep(interval: Duration) {
+        Delay::new(interval).await;
     }
 
     /// Returns the time since 1970 by the wall clock, which other hosts may see otherwise; zero where it is before that.

@@ -56,6 +56,9 @@ pub(crate) struct Meta {
     pub(crate) soft: AtomicDeadline,
     pub(crate) groups: GroupSet,
     pub(crate) recency: Recency,
+    /// Whether this process loaded or made the value, and did not copy it from the remote tier.
+    #[cfg(feature = "tiered")]
+    pub(crate) is_own: bool,
     /// How long a claim to refresh the value lasts.
     pub(crate) grace: Millis,
     /// From here the value is dead.
@@ -91,10 +94,10 @@ impl Meta {
     /// Returns until when the value is as good as one read from its source at most `trust` before: it was read there when its
     /// load began, or later. `trust` counts in whole milliseconds, and what is left of one is dropped.
     #[cfg(feature = "tiered")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the trust lease"))]
     pub(crate) fn vouched_until(&self, trust: Duration) -> Deadline {
-        // Of a load that took longer than can be recorded nobody knows when it began.
-        if self.load_cost == Micros::MAX {
+        // A copy was judged by what was known under an earlier look at the journal. Of a load that took longer than can be
+        // recorded nobody knows when it began.
+        if !self.is_own || self.load_cost == Micros::MAX {
             return Deadline::PASSED;
         }
         Deadline::within(self.created.before(self.load_cost.get()), trust)
@@ -194,6 +197,8 @@ mod tests {
             retry_at: AtomicDeadline::new(Deadline::PASSED),
             groups,
             recency: Recency::default(),
+            #[cfg(feature = "tiered")]
+            is_own: true,
             weight: 1,
             created: now,
             grace: Millis::new(Duration::ZERO),

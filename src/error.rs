@@ -61,6 +61,8 @@ enum Cause<E> {
     TimedOut(Duration),
     Reentrant,
     Overloaded,
+    #[cfg(feature = "tiered")]
+    Untrusted,
 }
 
 /// The kinds of [`LoadError`].
@@ -110,6 +112,11 @@ impl<E> LoadError<E> {
         LoadError(Cause::Overloaded)
     }
 
+    #[cfg(feature = "tiered")]
+    pub(crate) fn untrusted() -> Self {
+        LoadError(Cause::Untrusted)
+    }
+
     /// Returns why there is no value, in kind.
     #[must_use]
     pub fn kind(&self) -> LoadErrorKind {
@@ -120,6 +127,8 @@ impl<E> LoadError<E> {
             Cause::TimedOut(_) => LoadErrorKind::TimedOut,
             Cause::Reentrant => LoadErrorKind::Reentrant,
             Cause::Overloaded => LoadErrorKind::Overloaded,
+            #[cfg(feature = "tiered")]
+            Cause::Untrusted => LoadErrorKind::Untrusted,
         }
     }
 
@@ -142,6 +151,8 @@ impl<E> Clone for LoadError<E> {
             Cause::TimedOut(waited) => Cause::TimedOut(*waited),
             Cause::Reentrant => Cause::Reentrant,
             Cause::Overloaded => Cause::Overloaded,
+            #[cfg(feature = "tiered")]
+            Cause::Untrusted => Cause::Untrusted,
         })
     }
 }
@@ -161,6 +172,8 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
             Cause::TimedOut(waited) => write!(f, "another caller's load took longer than {waited:?}"),
             Cause::Reentrant => f.write_str("the loader asked for the key that it was loading"),
             Cause::Overloaded => f.write_str("too many callers wait for this load"),
+            #[cfg(feature = "tiered")]
+            Cause::Untrusted => f.write_str("the local tier must not answer while the remote one cannot be reached"),
         }
     }
 }

@@ -9,8 +9,9 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use crate::clock::{AtomicDeadline, Deadline};
+use crate::clock::{AtomicDeadline, Deadline, Timestamp};
 use crate::error::LoadError;
 use crate::group::{Generation, Group, GroupSet};
 use crate::options::Draft;
@@ -27,6 +28,8 @@ pub(crate) struct Flight<K, V> {
     pub(crate) key: K,
     /// The generation from before the load began, by which its result will be judged.
     pub(crate) born: Generation,
+    /// When the claim was taken.
+    pub(crate) begun: Timestamp,
     /// From here on another caller may take the key over: the holder of the claim seems to have vanished.
     pub(crate) held_until: AtomicDeadline,
     pub(crate) draft: Arc<Draft>,
@@ -60,12 +63,21 @@ pub(crate) enum Outcome<V> {
 }
 
 impl<K, V> Flight<K, V> {
-    pub(crate) fn new(hash: u64, key: K, born: Generation, until: Deadline, draft: Draft, suspects: GroupSet) -> Self {
+    pub(crate) fn new(
+        hash: u64,
+        key: K,
+        born: Generation,
+        begun: Timestamp,
+        grace: Duration,
+        draft: Draft,
+        suspects: GroupSet,
+    ) -> Self {
         Flight {
             hash,
             key,
             born,
-            held_until: AtomicDeadline::new(until),
+            begun,
+            held_until: AtomicDeadline::new(Deadline::after(begun, grace)),
             draft: Arc::new(draft),
             suspects,
             waiters: AtomicU32::new(0),
@@ -247,7 +259,8 @@ mod tests {
 
     fn flight(groups: &Groups) -> Arc<Flight<u32, u32>> {
         let draft = Draft::new(groups.clone());
-        Arc::new(Flight::new(1, 1, groups.generation(), Deadline::NEVER, draft, GroupSet::Empty))
+        let now = Clock::system().now();
+        Arc::new(Flight::new(1, 1, groups.generation(), now, Duration::MAX, draft, GroupSet::Empty))
     }
 
     #[test]

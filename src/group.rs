@@ -226,7 +226,7 @@ impl Groups {
 
     /// Returns the group called `name`, which comes into being if need be.
     pub(crate) fn intern(&self, name: &str) -> Arc<Group> {
-        self.0.intern(self.0.naming.hash(name), name)
+        self.0.intern(self.0.naming.hash(name), Some(name), || name.into())
     }
 
     /// Returns the generation that a load which begins now is judged by.
@@ -283,7 +283,7 @@ impl Groups {
     }
 
     pub(crate) fn intern_hash(&self, hash: u64) -> Arc<Group> {
-        self.0.intern(hash, &format!("#{hash:016x}"))
+        self.0.intern(hash, None, || format!("#{hash:016x}").into())
     }
 
     pub(crate) fn bump_hash(&self, hash: u64, bump: Bump) {
@@ -411,9 +411,10 @@ impl Registry {
         }
     }
 
-    fn intern(self: &Arc<Self>, hash: u64, name: &str) -> Arc<Group> {
+    /// Returns the group with this hash, and this name where names count; `call` names one that is not known.
+    fn intern(self: &Arc<Self>, hash: u64, name: Option<&str>, call: impl FnOnce() -> Arc<str>) -> Arc<Group> {
         let mut names = self.stripe(hash).lock();
-        if let Some(known) = names.find_mut(hash, |known| self.naming.is(known, hash, Some(name))) {
+        if let Some(known) = names.find_mut(hash, |known| self.naming.is(known, hash, name)) {
             if let Some(group) = known.group.upgrade() {
                 return group;
             }
@@ -422,7 +423,7 @@ impl Registry {
             known.group = Arc::downgrade(&group);
             return group;
         }
-        let name: Arc<str> = name.into();
+        let name = call();
         let group = self.new_group(hash, name.clone());
         names.insert_unique(hash, Name { hash, name, group: Arc::downgrade(&group) }, |known| known.hash);
         group

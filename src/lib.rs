@@ -75,23 +75,24 @@
 //!   whatever the store loses, evicts or forgets in a restart is a miss.
 //! - A value is written there only in the place of what its writer has read, so that neither a slow loader nor a
 //!   command that the store carries out late overwrites anything newer.
+//! - Of all processes that miss a key, one loads it. A load that an invalidation overtakes, by whichever process and of
+//!   whatever group, named early or late, is stored nowhere.
+//! - Once an invalidation is acknowledged, this process never serves the old value again, connected ones stop within
+//!   [`poll_interval`](NamespaceBuilder::poll_interval) and two round trips, and one that is cut off from the store within
+//!   [`trust`](NamespaceBuilder::trust).
 //! - Every exchange has a time limit ([`NamespaceBuilder::timeout`]). A failed read is a miss. A failed write or
-//!   invalidation says so ([`Write`], [`Bump`]); that the old value goes is tried again with every later exchange, and
-//!   until it has, this process takes nothing from the store that it concerns.
+//!   invalidation says so ([`Write`], [`Bump`]) and is tried again until it is through; until then, this process takes
+//!   nothing from the store that it concerns.
 //!
 //! # What it does not do
 //!
-//! - **The local tiers of other processes are not told** of an invalidation, in this version: they serve what they have
-//!   until its deadlines. Nor do processes wait for each other's loads; of several that load one key at once, one
-//!   stores its result.
-//! - A group that a loader names for the first time is compared with the store when the loader has ended. That *another
-//!   process* invalidated it meanwhile is not noticed.
-//! - [`TieredCache`] blocks its caller during an exchange with the store; it has no verbs for futures yet.
 //! - There is no time to idle, and no thread of larder's that refreshes values nobody asks for.
 //! - Eviction is by shard and approximate, as recency is: two bits an entry.
 //!
 //! And what cannot be had: a read that began before an invalidation may return after it. A write whose answer got lost
-//! may or may not have happened. An invalidation that is [`Pending`](Bump::Pending) is lost if its process ends.
+//! may or may not have happened. An invalidation that is [`Pending`](Bump::Pending) is lost if its process crashes; one that
+//! ends in good order calls [`Namespace::shutdown`]. A virtual machine that is paused may not know that time has passed, and
+//! serve what it should not.
 //!
 //! # Memory
 //!
@@ -121,7 +122,7 @@
 //! | feature | adds | default |
 //! |---|---|---|
 //! | – | [`Cache`] and all that belongs to it | yes |
-//! | `tiered` | [`Namespace`], [`TieredCache`], the codec [`RawBytes`], and [`InMemoryRemote`], a second tier for tests | no |
+//! | `tiered` | [`Namespace`], [`TieredCache`], [`Counter`], the codec [`RawBytes`], and [`InMemoryRemote`], a second tier for tests | no |
 //! | `memcached` | [`Memcached`], the second tier in memcached 1.6.18 or later; includes `tiered` | no |
 //! | `serde` | [`Postcard`], a codec for every type that serde can write and read; includes `tiered` | no |
 // The guide and the design page speak of all features, whichever are on.
@@ -185,7 +186,7 @@ pub use remote::{
 #[cfg(feature = "tiered")]
 pub use broadcast::outbox::Unsent;
 #[cfg(feature = "tiered")]
-pub use namespace::{Bump, Namespace, NamespaceBuilder, Receipt};
+pub use namespace::{Announce, Bump, Counter, Health, LostTrust, Namespace, NamespaceBuilder, Receipt, WriteMode};
 #[cfg(feature = "tiered")]
 pub use tiered::{Added, LocalView, RemoteStats, TieredCache, TieredCacheBuilder, Write};
 

@@ -288,7 +288,6 @@ impl<K, V> Store<K, V> {
     ///
     /// Should two keys share all 64 bits, it removes both: a miss, never a wrong answer.
     #[cfg(feature = "tiered")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
     pub(crate) fn remove_hash(&self, hash: u64) {
         self.dispose(self.take_hash(hash));
     }
@@ -305,7 +304,6 @@ impl<K, V> Store<K, V> {
 
     /// Makes every entry with this hash stale and fences every flight with it; otherwise as [`remove_hash`](Self::remove_hash).
     #[cfg(feature = "tiered")]
-    #[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
     pub(crate) fn expire_hash(&self, hash: u64) {
         let mut leaving = Leaving::default();
         self.shard(hash).write().expire_hash(hash, &mut leaving);
@@ -379,6 +377,8 @@ impl<K: Eq, V> Store<K, V> {
         let settings = &self.settings;
         let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
         let now = settings.clock.now();
+        #[cfg(feature = "tiered")]
+        let is_copy = matches!(spec.lifetime, crate::options::Lifetime::Left { .. });
         let (soft, hard) = settings.lifetime.deadlines(spec.lifetime, now);
         let meta = Meta {
             born,
@@ -387,6 +387,8 @@ impl<K: Eq, V> Store<K, V> {
             retry_at: AtomicDeadline::new(Deadline::PASSED),
             groups: spec.groups,
             recency: Recency::default(),
+            #[cfg(feature = "tiered")]
+            is_own: !is_copy,
             weight: weight.max(1),
             created: now,
             grace: Millis::new(spec.grace.unwrap_or(settings.grace)),
@@ -405,6 +407,8 @@ impl<K: Eq, V> Store<K, V> {
             retry_at: AtomicDeadline::new(Deadline::PASSED),
             groups: old.groups.clone(),
             recency: Recency::default(),
+            #[cfg(feature = "tiered")]
+            is_own: old.is_own,
             weight: weight.max(1),
             created: old.created,
             grace: old.grace,
@@ -687,8 +691,8 @@ impl<K: Eq, V: Clone> Store<K, V> {
         let grace = found.map_or(settings.grace, |entry| entry.meta.grace.get());
         let suspects = found.map_or(GroupSet::Empty, |entry| entry.meta.groups.clone());
         let draft = Draft::new(settings.groups.clone());
-        let until = Deadline::after(settings.clock.now(), grace);
-        let flight = Arc::new(Flight::new(hash, key.to_key(), born, until, draft, suspects));
+        let begun = settings.clock.now();
+        let flight = Arc::new(Flight::new(hash, key.to_key(), born, begun, grace, draft, suspects));
         let stale = found.filter(|_| freshness != Freshness::Dead).cloned();
         let entry_key = key.to_key();
 

@@ -1,41 +1,42 @@
 //! The tiered cache: a local tier in front of a remote one that several processes share.
 
 mod builder;
+mod consult;
 mod fetch;
-#[cfg_attr(not(test), expect(dead_code, reason = "for news from other processes"))]
+mod futures;
+mod inbox;
 mod index;
+mod load;
+mod read;
+mod remove;
 mod view;
 mod write;
 
+use std::convert::Infallible;
 use std::fmt;
+use std::future::ready;
 use std::hash::{BuildHasher, Hash};
 
 use equivalent::Equivalent;
 
 pub use self::builder::TieredCacheBuilder;
-use self::fetch::{Found, LEASE, TICK};
+use self::inbox::Inbox;
 pub use self::view::LocalView;
-use self::write::{ATTEMPTS, Sent, Unsettled};
 pub use self::write::{Added, Write};
+use crate::batch::Batch;
 use crate::cache::Cache;
-use crate::claim::Claim;
-use crate::clock::Deadline;
+use crate::clock::real;
 use crate::error::LoadError;
-use crate::flight::Leading;
-use crate::group::Bump as Kind;
 use crate::key::ToKey;
 use crate::load::Step;
+use crate::namespace::core::Core;
 use crate::namespace::{Bump, Namespace};
 use crate::options::{EntryOptions, Load};
+use crate::remote::batch::Caller;
 use crate::remote::codec::Codec;
-use crate::remote::envelope::GroupTokens;
-use crate::remote::error::RemoteErrorKind;
-use crate::remote::key::{RemoteKey, WireKey};
+use crate::remote::key::RemoteKey;
 use crate::remote::keyspace::CacheKeyspace;
-use crate::remote::link::unexpected;
-use crate::remote::tier::Cas;
 use crate::stats::Stats;
-use crate::store::{Refusal, Terms};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// A cache in two tiers: a local one, and one in a store that several processes share.
@@ -47,14 +48,16 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// Several caches share one [`Namespace`], each by a name of its own. Cloning gives another handle to the same cache.
 ///
 /// # Across processes
-/// A value is taken from the remote tier only if none of its groups was invalidated since its load began, in whatever
-/// process: the tokens of its groups are read with every value. A load that another process's `remove`, `insert` or `expire`
-/// of the key overtakes is not stored, nor is one whose lease the store has lost. Two things do not reach across processes:
+/// - **One loader.** Of all processes that miss one key at once, one loads it, and the others wait for its value. It holds a
+///   *lease* in the remote tier, which is renewed while it loads; should it vanish, another takes its place once the lease is
+///   over. A stale value is refreshed by one process, and served by the others meanwhile.
+/// - **No stale fill.** A load that another process's `remove`, `insert` or `expire` of the key overtakes is not stored, nor
+///   is one whose group was invalidated since it began, whenever it names the group.
+/// - **Bounded staleness.** What one process invalidates or replaces, others learn from a journal in the remote tier, within
+///   the namespace's [`poll_interval`](crate::NamespaceBuilder::poll_interval). A process that cannot reach it stops serving
+///   its local tier after [`trust`](crate::NamespaceBuilder::trust).
 ///
-/// - What is in the *local* tier of another process is served there until its deadlines.
-/// - A load whose groups nothing told of before, because neither tier held an older value of the key, learns their tokens
-///   when it ends. A bump of such a group by *another* process while the load ran is missed. The cache and the namespace as
-///   groups are known from the start.
+/// Where the remote tier cannot be asked, each process loads for itself.
 ///
 /// # Examples
 /// ```
@@ -79,34 +82,22 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// ```
 pub struct TieredCache<K, V, S = ahash::RandomState> {
     local: Cache<K, V, S>,
-    remote: Arc<Remote<V>>,
+    remote: Arc<Remote<K, V>>,
 }
 
 /// What one cache has in the remote tier.
-struct Remote<V> {
+struct Remote<K, V> {
     namespace: Namespace,
     keys: CacheKeyspace,
     codec: Box<dyn Codec<V>>,
     counters: Counters,
+    inbox: Arc<Inbox<K, V>>,
 }
 
-/// What a load found in the remote tier, for its result to be written there.
-struct Ticket {
-    key: WireKey,
-    fingerprint: u64,
-    /// The version of the item that the result may replace; `None` where it must not be written: another process is at it, or
-    /// the remote tier cannot be reached.
-    cas: Option<Cas>,
-    /// Whether the item is a lease that this load holds, to be given back if it brings nothing.
-    leased: bool,
-    /// The tokens of groups as they were before the load.
-    tokens: Vec<GroupTokens>,
-}
-
-impl Ticket {
-    /// Returns the version of the lease that this load holds, if it holds one.
-    fn lease(&self) -> Option<Cas> {
-        self.cas.filter(|_| self.leased)
+impl<K, V> Remote<K, V> {
+    #[inline]
+    fn core(&self) -> &Arc<Core> {
+        self.namespace.core()
     }
 }
 
@@ -118,8 +109,7 @@ where
     /// Returns a builder for the cache called `name` in `namespace`: 1 to 64 bytes of printable ASCII without `:`.
     ///
     /// Two caches of one namespace must not share a name, unless they have the same keys and values. Those that do share the
-    /// remote tier alone, as if they were in two processes: what one removes or clears stays in the local tier of the other.
-    /// Clone a cache instead.
+    /// remote tier alone, as if they were in two processes; clone a cache instead.
     pub fn builder(namespace: &Namespace, name: &str) -> TieredCacheBuilder<K, V> {
         TieredCacheBuilder::new(namespace, name)
     }
@@ -136,12 +126,13 @@ where
     /// A value from the remote tier is copied into the local one, unless its key or a group of it is invalidated meanwhile.
     ///
     /// # Blocking
-    /// A local hit never waits. Otherwise on two exchanges with the remote tier, for at most the namespace's timeout each.
+    /// A local hit never waits. Otherwise on one exchange with the remote tier as a rule, and on two where tokens of groups
+    /// have to be read, for at most the namespace's timeout each; on one more once the trust lease has lapsed.
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
     {
-        self.local.get(key).or_else(|| self.get_remote(&[key]).pop().flatten())
+        self.get_local(key).or_else(|| real::block_on(self.read(Caller::Thread, &[key])).pop().flatten())
     }
 
     /// Calls `f` with a reference to the value for `key`, and returns what it returns; otherwise as [`get`](Self::get).
@@ -152,91 +143,121 @@ where
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
     {
-        let mut f = Some(f);
-        let local = self.local.with(key, |value| f.take().map(|f| f(value)));
-        match (local, f) {
-            (Some(answer), _) => answer,
-            (None, f) => self.get_remote(&[key]).pop().flatten().and_then(|value| f.map(|f| f(&value))),
+        match self.with_local(key, f) {
+            Ok(answer) => Some(answer),
+            Err(f) => real::block_on(self.read(Caller::Thread, &[key])).pop().flatten().map(|value| f(&value)),
         }
     }
 
     /// Returns the value for each key, in order, as [`get`](Self::get) would.
     ///
     /// # Blocking
-    /// On two exchanges with the remote tier for all keys that the local tier does not have.
+    /// As [`get`](Self::get), for all keys together.
     pub fn get_many<'q, Q, I>(&self, keys: I) -> Vec<Option<V>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized + 'q,
         I: IntoIterator<Item = &'q Q>,
     {
-        let keys: Vec<&Q> = keys.into_iter().collect();
-        let mut values = self.local.get_many(keys.iter().copied());
-        let missing: Vec<usize> = (0..keys.len()).filter(|&at| values[at].is_none()).collect();
-        let missed: Vec<&Q> = missing.iter().map(|&at| keys[at]).collect();
-        for (at, value) in missing.into_iter().zip(self.get_remote(&missed)) {
-            values[at] = value;
-        }
-        values
+        real::block_on(self.read_many(Caller::Thread, keys))
+    }
+
+    /// Returns whether either tier has a value for `key`, fresh or stale; otherwise as [`get`](Self::get).
+    ///
+    /// # Blocking
+    /// As [`get`](Self::get).
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+    {
+        self.local().contains(key) || self.get(key).is_some()
     }
 
     /// Returns the value for `key`, or loads it and stores it in both tiers.
     ///
     /// As [`Cache::get_or_load`], with the remote tier between the local one and the loader: a caller that may load asks it
-    /// first, and a fresh value there is taken instead, unless it is what is to be refreshed ahead of its time. The result is written through, unless the key or a group of the value
-    /// was invalidated since the load began: then it is returned, and stored nowhere.
+    /// first, and a fresh value there is taken instead, unless it is what is to be refreshed ahead of its time. The result is
+    /// written through, unless the key or a group of the value was invalidated since the load began: then it is returned, and
+    /// stored nowhere.
     ///
-    /// Within this process one load runs at a time. Processes that miss at the same moment may each run one; one of them
-    /// stores its result in the remote tier. What took longer than 30 s to load is stored in the local tier alone, unless the
-    /// remote tier had a value for it to replace.
+    /// One load of a key runs at a time among all processes. Whoever finds that another process is at it is served the stale
+    /// value, if there is one, and otherwise asks again for up to half of the cache's
+    /// [`load_wait`](TieredCacheBuilder::load_wait); then it runs `loader`, whose result stays in its local tier.
     ///
     /// # Errors
-    /// As [`Cache::get_or_load`]. A failure of the remote tier is none: it is counted in [`RemoteStats`].
+    /// As [`Cache::get_or_load`]; and [`Untrusted`](crate::LoadErrorKind::Untrusted) once the trust lease has lapsed, with
+    /// [`LostTrust::Refuse`](crate::LostTrust::Refuse). A failure of the remote tier is none: it is counted in
+    /// [`RemoteStats`].
     ///
     /// # Panics
     /// A panic of `loader` passes through.
     ///
     /// # Blocking
-    /// On the remote tier for at most the namespace's timeout an exchange: up to three before the loader and three after, and as
-    /// a rule two more on either side if a group has no token there yet; on `loader`; or on another caller for at most the
-    /// cache's `load_wait`.
+    /// On the remote tier for at most the namespace's timeout an exchange: one before the loader and one after as a rule, up
+    /// to four before and two after; on `loader`; on the loads of other processes as above; or on another caller for at most
+    /// the cache's `load_wait`.
     pub fn get_or_load<Q, E, F>(&self, key: &Q, loader: F) -> Result<V, LoadError<E>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
         E: Send + Sync + 'static,
         F: FnOnce(Load<V>) -> Result<V, E>,
     {
-        let local = &self.local;
-        let hash = local.hash(key);
-        let mut patience = None;
-        let mut ticket = None;
-        let mut look = local.look(hash, key);
-        loop {
-            match local.step(look)? {
-                Step::Done(value) => return Ok(value),
-                Step::Wait(joined) => {
-                    if let Some(value) = local.wait(&joined, &mut patience)? {
-                        return Ok(value);
-                    }
-                }
-                Step::Run(claim) => match ticket.take() {
-                    Some(ticket) => return self.run_loader(claim, &ticket, loader),
-                    None => match self.consult(key, claim) {
-                        Consulted::Answer(value) => return Ok(value),
-                        Consulted::Load(claim, found) => return self.run_loader(claim, &found, loader),
-                        // The value is in the local tier now: this caller refreshes it while the others are served.
-                        Consulted::Stale(found) => ticket = Some(found),
-                    },
-                },
-            }
-            look = local.store.look(hash, key);
-        }
+        let first = match self.look_first(key)? {
+            Some(Step::Done(value)) => return Ok(value),
+            other => other,
+        };
+        real::block_on(self.load_one(Caller::Thread, key, first, |load| ready(loader(load))))
     }
 
-    /// Stores `value` under `key` in both tiers, in the place of whatever was there.
+    /// Returns the value for `key`, or what `make` returns, which is stored in both tiers; otherwise as
+    /// [`get_or_load`](Self::get_or_load).
+    ///
+    /// A caller that waits too long for another, or whose `make` asks for the key that it makes, runs its own and returns it
+    /// unstored.
+    ///
+    /// # Panics
+    /// A panic of `make` passes through.
     ///
     /// # Blocking
-    /// On three exchanges with the remote tier, for at most the namespace's timeout each; as a rule two more if a group has no
-    /// token there yet, and more if other processes write the same key at the same moment.
+    /// As [`get_or_load`](Self::get_or_load).
+    pub fn get_or_insert_with<Q>(&self, key: &Q, make: impl FnOnce() -> V) -> V
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+    {
+        let mut make = Some(make);
+        let mut run = || make.take().map(|make| make());
+        let loaded = self.get_or_load(key, |_| Ok::<_, Infallible>(run()).map(|value| value.expect(ONCE)));
+        loaded.unwrap_or_else(|_| run().expect(ONCE))
+    }
+
+    /// Returns the value for each key, in order, and loads all that neither tier has at once.
+    ///
+    /// `loader` runs once, with the keys that nobody else is loading, or not at all; as [`Cache::get_many_or_load`]. Keys that
+    /// other processes load are waited for afterwards, as [`get_or_load`](Self::get_or_load) does.
+    ///
+    /// # Errors
+    /// As [`Cache::get_many_or_load`] and [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Panics
+    /// A panic of `loader` passes through, and those who wait get an error.
+    ///
+    /// # Blocking
+    /// As [`get_or_load`](Self::get_or_load), with as many exchanges for all keys together.
+    pub fn get_many_or_load<'q, Q, I, E, F>(&self, keys: I, loader: F) -> Result<Vec<Option<V>>, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized + 'q,
+        I: IntoIterator<Item = &'q Q>,
+        E: Send + Sync + 'static,
+        F: FnOnce(Batch<K, V>) -> Result<Vec<(K, V)>, E>,
+    {
+        real::block_on(self.load_many(Caller::Thread, keys, |batch| ready(loader(batch))))
+    }
+
+    /// Stores `value` under `key` in both tiers, in the place of whatever was there, and tells other processes.
+    ///
+    /// # Blocking
+    /// On three exchanges with the remote tier (the version that is there, the value, the journal), for at most the
+    /// namespace's timeout each; on one more for tokens that are not known, and more if other processes write the same key at
+    /// the same moment.
     pub fn insert(&self, key: K, value: V) -> Write {
         self.insert_with(key, value, EntryOptions::new())
     }
@@ -249,7 +270,7 @@ where
     /// # Blocking
     /// As [`insert`](Self::insert).
     pub fn insert_with(&self, key: K, value: V, options: EntryOptions) -> Write {
-        let written = self.write_all([(key, value)], options);
+        let written = real::block_on(self.write_all(Caller::Thread, [(key, value)], options));
         written.into_iter().next().unwrap_or(Write::Through)
     }
 
@@ -259,7 +280,7 @@ where
     /// # Blocking
     /// As [`insert`](Self::insert), for all pairs together.
     pub fn insert_many(&self, pairs: impl IntoIterator<Item = (K, V)>) -> Vec<Write> {
-        self.write_all(pairs, EntryOptions::new())
+        real::block_on(self.write_all(Caller::Thread, pairs, EntryOptions::new()))
     }
 
     /// Stores `value` under `key` in both tiers unless either has a value, fresh or stale.
@@ -270,62 +291,32 @@ where
     /// # Blocking
     /// On three exchanges with the remote tier, for at most the namespace's timeout each; more as for [`insert`](Self::insert).
     pub fn add(&self, key: K, value: V) -> Added {
-        if self.local.contains(&key) {
-            return Added::Present;
-        }
-        let Remote { namespace, .. } = &*self.remote;
-        let born = namespace.groups().generation();
-        let (wire_key, fingerprint) = self.remote.locate(&key);
-        let entry = self.local.entry(key, value, born, EntryOptions::new());
-        for _ in 0..ATTEMPTS {
-            let (cas, leased) = match self.remote.fetch_one(&wire_key, fingerprint, true) {
-                Found::Fresh(..) | Found::Stale(..) => return Added::Present,
-                Found::Vacant(vacancy) => {
-                    (vacancy.cas.ok_or_else(|| unexpected("to a read that takes a lease")), vacancy.leased)
-                }
-                Found::Leased(cas) => (Ok(cas), false),
-                Found::Unknown(error) => (Err(error), false),
-            };
-            let lease = self.remote.hold(&wire_key, cas.as_ref().ok().copied().filter(|_| leased));
-            let admitted = self.local.store.admit(&entry, &Terms::IfAbsent);
-            if admitted == Err(Refusal::Unmet) {
-                return Added::Present;
-            }
-            let unsettled = Unsettled { store: &self.local.store, entry: &entry };
-            let sent = match cas {
-                Ok(cas) => self.remote.send(&wire_key, fingerprint, &entry, &self.local.store, &[], cas),
-                Err(error) => Sent::Failed(error),
-            };
-            unsettled.forget();
-            let sent = match sent {
-                Sent::Stored => {
-                    lease.forget();
-                    Ok(())
-                }
-                // Added before the invalidation, and gone with it.
-                Sent::Overtaken => Ok(()),
-                Sent::Failed(error) => Err(error),
-                Sent::Fenced => {
-                    lease.forget();
-                    if admitted.is_ok() && !self.local.store.withdraw(&entry) {
-                        // It was there, until this process replaced or removed it.
-                        return Added::Stored(Write::Through);
-                    }
-                    continue;
-                }
-            };
-            return Added::Stored(self.conclude(&wire_key, &entry, admitted, sent));
-        }
-        // Others write the key all the time: one of them was first.
-        Added::Present
+        real::block_on(self.add_one(Caller::Thread, key, value))
     }
 
-    /// Removes the value for `key` from both tiers.
+    /// Replaces the value for `key` in both tiers by what `f` makes of it, and returns the new value; `None` if neither tier
+    /// has one.
+    ///
+    /// No update is lost: `f` runs again on the value that another caller, of any process, has stored meanwhile. Groups and
+    /// deadlines stay as they are; but the remote tier counts whole seconds, so that each update brings the deadlines forward
+    /// by up to two. Where the remote tier cannot be reached, the value of the local tier is replaced, if it counts
+    /// yet, and what the remote one holds is to be deleted.
+    ///
+    /// # Blocking
+    /// On three exchanges with the remote tier for each attempt, for at most the namespace's timeout each.
+    pub fn update<Q>(&self, key: &Q, f: impl Fn(&V) -> V) -> Option<V>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+    {
+        real::block_on(self.update_one(Caller::Thread, key, f))
+    }
+
+    /// Removes the value for `key` from both tiers, and tells other processes.
     ///
     /// Loads of the key that are under way are fenced, in whatever process they run.
     ///
     /// # Blocking
-    /// On one exchange with the remote tier, for at most the namespace's timeout.
+    /// On two exchanges with the remote tier (the item, the journal), for at most the namespace's timeout each.
     pub fn remove<Q>(&self, key: &Q) -> Bump
     where
         Q: Hash + Equivalent<K> + RemoteKey + ?Sized,
@@ -342,17 +333,7 @@ where
         Q: Hash + Equivalent<K> + RemoteKey + ?Sized + 'q,
         I: IntoIterator<Item = &'q Q>,
     {
-        let keys: Vec<&Q> = keys.into_iter().collect();
-        if keys.is_empty() {
-            return Bump::Acknowledged;
-        }
-        let wire_keys: Vec<WireKey> = keys.iter().map(|key| self.remote.locate(*key).0).collect();
-        let locally = || keys.iter().for_each(|key| drop(self.local.remove(*key)));
-        locally();
-        let deleted = self.remote.namespace.link().delete(&wire_keys);
-        // Again: the old values may have been read from the remote tier and copied meanwhile.
-        locally();
-        Bump::from_result(deleted, &self.remote.namespace)
+        real::block_on(self.remove_all(Caller::Thread, keys))
     }
 
     /// Makes the value for `key` stale in both tiers: still served, while one caller refreshes it.
@@ -361,17 +342,12 @@ where
     /// acknowledge it, its value is to be deleted there, and counts as a miss in this process until it is.
     ///
     /// # Blocking
-    /// On one exchange with the remote tier, for at most the namespace's timeout.
+    /// As [`remove`](Self::remove).
     pub fn expire<Q>(&self, key: &Q) -> Bump
     where
         Q: Hash + Equivalent<K> + RemoteKey + ?Sized,
     {
-        let (wire_key, _) = self.remote.locate(key);
-        self.local.expire(key);
-        let marked = self.remote.namespace.link().mark_stale(&wire_key);
-        // Again: the value may have been read from the remote tier and copied meanwhile.
-        self.local.expire(key);
-        Bump::from_result(marked, &self.remote.namespace)
+        real::block_on(self.expire_one(Caller::Thread, key))
     }
 
     /// Makes every entry of this cache dead, in both tiers, in constant time.
@@ -379,7 +355,7 @@ where
     /// # Blocking
     /// On one exchange with the remote tier, for at most the namespace's timeout.
     pub fn clear(&self) -> Bump {
-        self.remote.namespace.bump_with(&[self.remote.keys.root_group()], Kind::Kill, || self.local.clear())
+        real::block_on(self.clear_all(Caller::Thread))
     }
 
     /// Makes every entry of `group` dead, in all caches of the namespace; see [`Namespace::invalidate_group`].
@@ -412,7 +388,7 @@ where
 
     /// Returns a view of the local tier alone, which never waits.
     pub fn local(&self) -> LocalView<'_, K, V, S> {
-        LocalView::new(&self.local)
+        LocalView::new(self)
     }
 
     /// Returns the namespace that the cache belongs to.
@@ -433,82 +409,45 @@ where
         self.remote.counters.snapshot()
     }
 
-    /// Runs a loader under a claim, and writes its result through.
-    fn run_loader<E, F>(&self, mut claim: Claim<K, V>, ticket: &Ticket, loader: F) -> Result<V, LoadError<E>>
-    where
-        E: Send + Sync + 'static,
-        F: FnOnce(Load<V>) -> Result<V, E>,
-    {
-        let lease = self.remote.hold(&ticket.key, ticket.lease());
-        let load = claim.begin();
-        claim.flight().held_until.set(Deadline::NEVER);
-        let stopwatch = self.local.store.settings.clock.stopwatch();
-        let result = {
-            let _leading = Leading::enter([claim.flight()]);
-            loader(load)
-        };
-        let took = stopwatch.elapsed();
-        self.local.store.tally().loaded(took, result.is_ok());
-        let value = match result {
-            Ok(value) => value,
-            Err(error) => return claim.fail(Arc::new(error)),
-        };
-        let (entry, wanted) = claim.prepare(value.clone(), took);
-        if !wanted {
-            claim.refuse(&entry);
-            return Ok(value);
-        }
-        // A load that was overtaken by an invalidation in this process is not sent at all; by one in another, the item has
-        // changed, or a token has.
-        let sent = match ticket.cas {
-            Some(_) if !claim.stands() => Sent::Overtaken,
-            Some(cas) => {
-                self.remote.send(&ticket.key, ticket.fingerprint, &entry, &self.local.store, &ticket.tokens, cas)
-            }
-            None => Sent::Stored,
-        };
-        match sent {
-            Sent::Stored => {
-                lease.forget();
-                let _ = claim.commit(entry);
-            }
-            // The lease was over before the load, so that who else has been at the key cannot be known any more: other processes
-            // get nothing of this load, and this one goes by what it knows.
-            Sent::Fenced if ticket.leased && took >= LEASE.saturating_sub(TICK) => {
-                lease.forget();
-                let _ = claim.commit(entry);
-            }
-            Sent::Fenced => {
-                lease.forget();
-                self.local.store.tally().count(|counters| &counters.fences);
-                claim.refuse(&entry);
-            }
-            Sent::Overtaken => {
-                self.local.store.tally().count(|counters| &counters.fences);
-                claim.refuse(&entry);
-            }
-            // Not written there, perhaps, but nothing says that the value is out of date.
-            Sent::Failed(error) => {
-                // What the remote tier will never take is older there than here.
-                let hopeless = matches!(error.kind(), RemoteErrorKind::TooLarge | RemoteErrorKind::Codec);
-                if let (Some(cas), true, false) = (ticket.cas, hopeless, ticket.leased) {
-                    self.remote.abandon(&ticket.key, cas);
-                }
-                let _ = claim.commit(entry);
-            }
-        }
-        Ok(value)
+    #[inline]
+    fn core(&self) -> &Arc<Core> {
+        self.remote.core()
     }
-}
 
-/// What the remote tier has to say before a load.
-enum Consulted<K, V> {
-    /// It has a fresh value, which is in the local tier now.
-    Answer(V),
-    /// It has a stale value, which is in the local tier now.
-    Stale(Ticket),
-    /// It has none.
-    Load(Claim<K, V>, Ticket),
+    /// Returns what the local tier answers, as far as it counts now.
+    #[inline]
+    fn get_local<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        // Trust first: who sees it hold sees what it was extended for, in the entry as well.
+        if self.core().may_serve() { self.local.get(key) } else { None }
+    }
+
+    /// Calls `f` with what the local tier answers, as far as it counts now; gives `f` back where there is nothing.
+    #[inline]
+    fn with_local<Q, R, F: FnOnce(&V) -> R>(&self, key: &Q, f: F) -> Result<R, F>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        if !self.core().may_serve() {
+            return Err(f);
+        }
+        let mut f = Some(f);
+        let answer = self.local.with(key, |value| f.take().map(|f| f(value)));
+        answer.flatten().ok_or(f).map_err(|f| f.expect("it was not called"))
+    }
+
+    /// Returns what a caller does about what the local tier has, if that counts now.
+    fn look_first<Q, E>(&self, key: &Q) -> Result<Option<Step<K, V>>, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+    {
+        if !self.core().may_serve() {
+            return Ok(None);
+        }
+        self.local.step(self.local.look(self.local.hash(key), key)).map(Some)
+    }
 }
 
 impl<K, V, S: Clone> Clone for TieredCache<K, V, S> {
@@ -527,6 +466,8 @@ impl<K, V, S> fmt::Debug for TieredCache<K, V, S> {
             .finish()
     }
 }
+
+const ONCE: &str = "the closure runs once: in the load, or because there was none";
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {

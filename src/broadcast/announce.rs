@@ -24,7 +24,7 @@ use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::request::Request;
-use crate::remote::tier::{Expiry, Route, SetMode};
+use crate::remote::tier::{Expiry, Item, Route, SetMode};
 
 /// How many entries go out in one append. More are several appends, so that the half that a compaction keeps always holds
 /// the whole of the last one.
@@ -87,6 +87,9 @@ async fn append_part(item: JournalItem<'_>, entries: &[Entry]) -> Result<(), Rem
 /// good by the last ones: a load may have taken the new tokens by then, beside a full journal in which nothing had moved.
 /// All of it is sent again, with other tokens, which make worthless what was stored under those.
 ///
+/// Reads the journal behind all that, in the same write, and returns what was read, if that is to be had: the caller's own
+/// entries are in it, and what they say of the past is better done now than at some later moment.
+///
 /// # Errors
 /// Any failure to reach the store; then the entries and tokens may have been stored or not, and all of it is still to be
 /// done. [`Refused`](RemoteErrorKind::Refused) if the journal was full or missing at every attempt.
@@ -97,25 +100,27 @@ pub(crate) async fn bump(
     tokens: &[WireKey],
     fresh: impl Fn() -> [u8; 8],
     entries: &[Entry],
-) -> Result<(), RemoteError> {
+) -> Result<Option<Item>, RemoteError> {
     let appends = || entries.chunks(MAX_ENTRIES_PER_APPEND).map(|part| item::append(journal, part));
     let set = |key: &WireKey| {
         Request::set(key.clone(), Route::Control, fresh().to_vec(), Expiry::Never, SetMode::Always, None)
     };
     for _ in 0..BUMP_ATTEMPTS {
-        let requests: Vec<Request> = appends().chain(tokens.iter().map(set)).chain(appends()).collect();
-        let replies = batcher.run(caller, requests).await;
+        let read = Request::get(journal.clone(), Route::Control);
+        let requests: Vec<Request> = appends().chain(tokens.iter().map(set)).chain(appends()).chain([read]).collect();
+        let mut replies = batcher.run(caller, requests).await;
+        let read = replies.pop();
         let done = replies.into_iter().map(|reply| stored(&reply?)).collect::<Result<Vec<bool>, RemoteError>>()?;
         let (before, rest) = done.split_at(appends().len());
         let (set, after) = rest.split_at(tokens.len());
         let all = |done: &[bool]| done.iter().all(|&done| done);
         let announced = all(before) && all(set);
         if announced && all(after) {
-            return Ok(());
+            return Ok(read.and_then(|reply| item::found(reply.ok()?).ok()?));
         }
         append(batcher, caller, journal, entries).await?;
         if announced {
-            return Ok(());
+            return Ok(None);
         }
     }
     Err(gave_up("bumped groups beside", BUMP_ATTEMPTS))
@@ -164,8 +169,8 @@ mod tests {
 
     use super::*;
     use crate::broadcast::journal::Moved;
-    use crate::broadcast::poller::wait;
     use crate::broadcast::support::{Moment, batcher, journal_key, read, watched, write};
+    use crate::clock::real::block_on;
     use crate::remote::in_memory::InMemoryRemote;
     use crate::remote::tier::Action;
     use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -190,7 +195,7 @@ mod tests {
     }
 
     fn append_to(way: &Batcher, entries: &[Entry]) -> Result<(), RemoteError> {
-        wait(append(way, Caller::Task, &journal_key(), entries))
+        block_on(append(way, Caller::Task, &journal_key(), entries))
     }
 
     fn tokens() -> [WireKey; 2] {
@@ -201,7 +206,7 @@ mod tests {
     fn bump_on(way: &Batcher, entries: &[Entry]) -> Result<(), RemoteError> {
         let last = AtomicU64::new(0);
         let fresh = || (last.fetch_add(1, Ordering::Relaxed) + 1).to_le_bytes();
-        wait(bump(way, Caller::Task, &journal_key(), &tokens(), fresh, entries))
+        block_on(bump(way, Caller::Task, &journal_key(), &tokens(), fresh, entries)).map(drop)
     }
 
     fn tokens_in(store: &InMemoryRemote) -> [u64; 2] {
@@ -368,11 +373,11 @@ mod tests {
                 append_to(&batcher(&others), &[entry(3_000)]).unwrap();
             }
         });
-        wait(compact(&way, Caller::Task, &journal_key())).unwrap();
+        block_on(compact(&way, Caller::Task, &journal_key())).unwrap();
         let left: Vec<Entry> = (1_501..=3_000).map(entry).collect();
         assert_eq!(journal(&store), (epoch, left.clone()));
         // It is short enough now.
-        wait(compact(&way, Caller::Task, &journal_key())).unwrap();
+        block_on(compact(&way, Caller::Task, &journal_key())).unwrap();
         assert_eq!(journal(&store), (epoch, left));
     }
 
@@ -382,7 +387,7 @@ mod tests {
         append_to(&batcher(&store), &vec![entry(1); 3_000]).unwrap();
         let others = store.clone();
         let way = intruded(&store, move |_| append_to(&batcher(&others), &[entry(2)]).unwrap());
-        let error = wait(compact(&way, Caller::Task, &journal_key())).unwrap_err();
+        let error = block_on(compact(&way, Caller::Task, &journal_key())).unwrap_err();
         assert_eq!(error.kind(), RemoteErrorKind::Refused);
         assert_eq!(journal(&store).1.len(), 3_000 + 2 * COMPACT_ATTEMPTS);
     }
@@ -390,10 +395,10 @@ mod tests {
     #[test]
     fn compaction_leaves_alone_what_is_missing_or_no_journal() {
         let store = InMemoryRemote::new();
-        wait(compact(&batcher(&store), Caller::Task, &journal_key())).unwrap();
+        block_on(compact(&batcher(&store), Caller::Task, &journal_key())).unwrap();
         assert!(read(&store, &journal_key()).is_none());
         write(&store, &journal_key(), &vec![0; 2 * COMPACT_AT_LEN]);
-        wait(compact(&batcher(&store), Caller::Task, &journal_key())).unwrap();
+        block_on(compact(&batcher(&store), Caller::Task, &journal_key())).unwrap();
         assert_eq!(read(&store, &journal_key()).unwrap().len, 2 * COMPACT_AT_LEN);
     }
 }

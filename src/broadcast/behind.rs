@@ -77,11 +77,16 @@ struct State {
     order: BTreeMap<Place, WireKey>,
     sending: HashMap<WireKey, Sending>,
     last_place: u64,
+    /// How many writes have left the queue whose receipts have yet to be told.
+    settling: usize,
     /// Wakes the thread while it waits for its batch.
     driver: Option<Waker>,
     running: bool,
     stopped: bool,
-    counts: Counts,
+    /// How many writes were given up.
+    given_up: u64,
+    /// Whether what fails now is given up at once.
+    gives_up: bool,
     last_error: Option<RemoteError>,
 }
 
@@ -114,25 +119,11 @@ struct UnderWay {
     attempt: Option<Attempt>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    sent: u64,
-    replaced: u64,
-    failures: u64,
-    given_up: u64,
-}
-
 /// How it stands with a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct BehindHealth {
     /// How many writes wait or are being sent.
     pub(crate) queued: usize,
-    /// How many the store has taken.
-    pub(crate) sent: u64,
-    /// How many were never sent, because a newer one of the key came.
-    pub(crate) replaced: u64,
-    /// How many attempts failed.
-    pub(crate) failures: u64,
     /// How many writes were given up, and their items owed a deletion.
     pub(crate) given_up: u64,
     /// Why the last attempt failed that did.
@@ -184,7 +175,6 @@ impl Behind {
             let replaced = std::mem::replace(&mut waiting.write, write);
             waiting.failures = 0;
             let slip = waiting.slips[0].clone();
-            state.counts.replaced += 1;
             drop(state);
             // It holds a value of the user's, which is dropped outside the lock.
             drop(replaced);
@@ -219,12 +209,15 @@ impl Behind {
         self.0.holds_any() && self.0.state.lock().holds(key)
     }
 
+    /// Returns whether a write of `key` waits, so that what the local tier has may be newer than what is being sent.
+    pub(crate) fn awaits(&self, key: &WireKey) -> bool {
+        self.0.holds_any() && self.0.state.lock().waiting.contains_key(key)
+    }
+
     /// Returns how it stands.
     pub(crate) fn health(&self) -> BehindHealth {
         let state = self.0.state.lock();
-        let Counts { sent, replaced, failures, given_up } = state.counts;
-        let last_error = state.last_error.clone();
-        BehindHealth { queued: state.len(), sent, replaced, failures, given_up, last_error }
+        BehindHealth { queued: state.len(), given_up: state.given_up, last_error: state.last_error.clone() }
     }
 
     /// Sends what waits, then stops for good: what is queued from then on is an error. Calling it again tries again.
@@ -236,6 +229,25 @@ impl Behind {
     /// For `limit` at most.
     pub(crate) fn shutdown(&self, limit: Duration) -> Result<(), (usize, Option<RemoteError>)> {
         self.0.shutdown(limit)
+    }
+
+    /// Gives up what a shutdown has left: the items are owed a deletion. Writes hold on to their cache, and so to this queue,
+    /// which would keep all of it alive for ever.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.0.state.lock();
+        state.gives_up = true;
+        state.order.clear();
+        let waiting = std::mem::take(&mut state.waiting);
+        state.given_up += waiting.len() as u64;
+        drop(state);
+        for Waiting { write, slips, .. } in waiting.into_values() {
+            let subject = Subject::Item { key: write.key().clone(), fingerprint: write.fingerprint(), heir: None };
+            self.0.outbox.owe_for(subject, slips);
+            drop_quietly(write);
+        }
+        // Only now: at no moment does this process take the old values for good.
+        let state = self.0.state.lock();
+        self.0.count(&state);
     }
 }
 
@@ -393,9 +405,9 @@ impl Shared {
     fn conclude(&self, under_way: UnderWay, outcome: Option<Result<(), RemoteError>>) {
         let UnderWay { write, failures, mut backoff, purged, attempt } = under_way;
         // Foreign code, which drops before anybody is told that the attempt is over.
-        drop(attempt);
+        drop_quietly(attempt);
         let key = write.key();
-        let subject = || Subject::Item { key: key.clone(), fingerprint: write.fingerprint() };
+        let subject = || Subject::Item { key: key.clone(), fingerprint: write.fingerprint(), heir: None };
         let mut settled = Vec::new();
         let mut abandoned = Vec::new();
         let mut given_up = None;
@@ -406,19 +418,17 @@ impl Shared {
             None => {}
             Some(_) if purged.load(Ordering::Relaxed) => given_up = Some(Vec::new()),
             Some(Ok(())) => {
-                state.counts.sent += 1;
                 settled = slips;
             }
             Some(Err(error)) => {
-                state.counts.failures += 1;
-                let hopeless = is_hopeless(&error) || failures + 1 >= MAX_ATTEMPTS;
+                let hopeless = is_hopeless(&error) || failures + 1 >= MAX_ATTEMPTS || state.gives_up;
                 state.last_error = Some(error);
                 if let Some(newer) = state.waiting.get_mut(key) {
                     // Those of which no receipt is left would pile up with every write that fails.
                     slips.retain(|slip| Arc::strong_count(slip) > 1);
                     newer.slips.append(&mut slips);
                 } else if hopeless {
-                    state.counts.given_up += 1;
+                    state.given_up += 1;
                     given_up = Some(slips);
                 } else {
                     if state.stopped {
@@ -430,19 +440,24 @@ impl Shared {
             }
         }
         drop(state);
-        // Before the key is free: at no moment does this process take the old value for good, and a shutdown that finds the
-        // queue empty finds all receipts settled.
+        // Before the key is free: at no moment does this process take the old value for good.
         if let Some(slips) = given_up {
             self.outbox.owe_for(subject(), slips);
         }
-        settled.iter().for_each(|slip| slip.settle());
-        abandoned.iter().for_each(|slip| slip.abandon());
         let mut state = self.state.lock();
         let over = state.sending.remove(key).map(|sending| sending.over);
         self.count(&state);
+        state.settling += 1;
         drop(state);
-        self.changed.notify_all();
+        // After the key is free: whoever has waited for the write finds it in the store.
+        settled.iter().for_each(|slip| slip.settle());
+        abandoned.iter().for_each(|slip| slip.abandon());
         over.iter().for_each(|over| over.settle());
+        // It may be the last to hold a value of the user's.
+        drop_quietly(write);
+        // A shutdown waits for this, so that it finds all receipts settled.
+        self.state.lock().settling -= 1;
+        self.changed.notify_all();
     }
 
     fn shutdown(self: &Arc<Self>, limit: Duration) -> Result<(), (usize, Option<RemoteError>)> {
@@ -450,6 +465,7 @@ impl Shared {
         let deadline = started.checked_add(limit);
         let mut state = self.state.lock();
         state.stopped = false;
+        state.gives_up = false;
         // At once, what pauses as well.
         let keys: Vec<WireKey> = state.order.values().cloned().collect();
         state.order.clear();
@@ -467,7 +483,7 @@ impl Shared {
         }
         self.changed.notify_all();
         // No thread: none could be started, or another shutdown has run out of time.
-        while state.len() > 0 && state.running && !state.stopped {
+        while (state.len() > 0 || state.settling > 0) && state.running && !state.stopped {
             match deadline {
                 Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => break,
                 Some(_) => {}
@@ -480,6 +496,15 @@ impl Shared {
         self.changed.notify_all();
         slips.iter().for_each(|slip| slip.abandon());
         if unsent > 0 { Err((unsent, error)) } else { Ok(()) }
+    }
+}
+
+/// Drops what holds a value of the user's: should that panic, the thread goes on with the other writes.
+fn drop_quietly<T>(held: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(held))) {
+        // Dropping what a panic carries may panic once more.
+        std::mem::forget(panic);
+        log::error!("a queued value panicked when it was dropped");
     }
 }
 
@@ -656,7 +681,7 @@ mod tests {
         let (first, gate) = scene.push_held((1, 1), Ok(()));
         let second = scene.push((1, 2));
         let third = scene.push((1, 3));
-        assert_eq!((scene.behind.health().queued, scene.behind.health().replaced), (2, 1));
+        assert_eq!(scene.behind.health().queued, 2);
         gate.settle();
         assert_eq!([&first, &second, &third].map(closes), [Some(true); 3]);
         assert_eq!(*scene.log.lock(), [(1, 1), (1, 3)]);
@@ -683,9 +708,9 @@ mod tests {
             let fails = attempt < 3;
             Box::pin(async move { if fails { Err(failure(RemoteErrorKind::TimedOut)) } else { Ok(()) } })
         });
-        assert_eq!(closes(&scene.behind.push(write).unwrap()), Some(true));
+        assert_eq!(closes(&scene.behind.push(write.clone()).unwrap()), Some(true));
         let health = scene.behind.health();
-        assert_eq!((health.failures, health.given_up, health.sent), (3, 0, 1));
+        assert_eq!((write.attempts.load(Ordering::Relaxed), health.given_up), (4, 0));
         assert_eq!(health.last_error.unwrap().kind(), RemoteErrorKind::TimedOut);
     }
 
@@ -728,7 +753,7 @@ mod tests {
         let other = scene.push((3, 1));
         gate.settle();
         assert_eq!([&early, &late, &other].map(closes), [Some(true); 3]);
-        assert_eq!((scene.behind.health().given_up, scene.outbox.health().attempts > 0), (2, true));
+        assert_eq!(scene.behind.health().given_up, 2);
         assert_eq!(*scene.log.lock(), [(0, 0), (3, 1)]);
     }
 

@@ -26,6 +26,8 @@ pub(crate) enum Subject {
         key: WireKey,
         /// What stands for the key in the journal.
         fingerprint: u64,
+        /// The cache of this process that has a newer value, as the journal calls it; `None` for a removal.
+        heir: Option<u64>,
     },
     Group(u64, Bump),
 }
@@ -202,7 +204,7 @@ mod tests {
     use crate::clock::real::now;
 
     fn item(key: usize) -> Subject {
-        Subject::Item { key: WireKey::new(format!("k{key}")).unwrap(), fingerprint: key as u64 }
+        Subject::Item { key: WireKey::new(format!("k{key}")).unwrap(), fingerprint: key as u64, heir: None }
     }
 
     fn owe(debts: &mut Debts, subject: Subject) -> Arc<Slip> {

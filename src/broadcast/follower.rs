@@ -38,7 +38,7 @@
 
 use uuid::Uuid;
 
-use super::journal::{COMPACT_AT_LEN, Entry, Journal};
+use super::journal::{COMPACT_AT_LEN, Entry, Journal, of_one_process};
 use super::trust::Trust;
 use crate::clock::Timestamp;
 use crate::remote::reader::DecodeError;
@@ -180,7 +180,7 @@ impl Follower {
             Some(_) => return Digest::Ambiguous,
         };
         // One process at a time has appended last, and it is one that is alive.
-        let turn = journal.last_sender() == Some(self.sender);
+        let turn = journal.last_sender().is_some_and(|last| of_one_process(last, self.sender));
         let crowded = item.value.len() > if turn { COMPACT_AT_LEN } else { OVERDUE_AT_LEN };
         let version = Some((item.cas, item.value.len()));
         Digest::News(News { moved, look, next: Some(Next { position: end, version }), crowded })
@@ -234,6 +234,11 @@ impl News {
         &self.moved
     }
 
+    /// Returns whether nothing was known of the journal when the look began.
+    pub(crate) fn is_first(&self) -> bool {
+        self.look.position.is_none()
+    }
+
     /// Returns whether it is this process's turn to drop the journal's older half, after it has adopted these news.
     pub(crate) fn crowded(&self) -> bool {
         self.crowded
@@ -255,12 +260,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::broadcast::journal::Moved;
+    use crate::broadcast::journal::{Moved, part_of};
     use crate::clock::{Clock, ManualClock};
 
     const OLD: Uuid = Uuid::from_u128(1);
     const NEW: Uuid = Uuid::from_u128(2);
-    const ME: u64 = 7;
+    const ME: u64 = 7 << 16;
     const LEASE: Duration = Duration::from_secs(10);
 
     /// A follower, its trust, and the time.
@@ -534,6 +539,8 @@ mod tests {
         };
         let many = COMPACT_AT_LEN / super::super::journal::ENTRY_LEN;
         assert!(crowded(many, ME) && !crowded(many, 1) && !crowded(many - 2, ME));
+        // As a cache of the process.
+        assert!(crowded(many, part_of(ME, 1)) && crowded(many, part_of(ME, 65_535)));
         // Whoever it was that should have, does not.
         assert!(crowded(2 * many + 1, 1));
     }

@@ -68,7 +68,7 @@ pub(super) fn found(reply: Reply) -> Result<Option<Item>, RemoteError> {
         Reply::Hit(item) => Ok(Some(item)),
         Reply::Miss => Ok(None),
         // An empty item with a lease on it is nobody's journal, but it is in the way of one.
-        Reply::Busy(cas) => {
+        Reply::Busy(cas) | Reply::Won(cas) => {
             Ok(Some(Item { value: Vec::new(), len: 0, cas, expires_in: None, stale: false, won: false }))
         }
         _ => Err(senseless()),

@@ -10,7 +10,7 @@
 //!      0  kind    u8   1 key insert, 2 key remove, 3 key expire, 4 group hard, 5 group soft, 6 all
 //!      1  pad     [7]  0
 //!      8  hash    u64  the key's fingerprint or the group's hash; 0 for all
-//!     16  sender  u64  who appended it
+//!     16  sender  u64  who appended it: the process, and which part of it
 //! ```
 //!
 //! An entry never says what something moved *to*: two bumps of a group may reach the group's token and the journal in
@@ -30,6 +30,9 @@ pub(crate) const MAX_JOURNAL_LEN: usize = 1 << 20;
 
 /// What [`Entry::encode`] returns.
 pub(crate) const ENTRY_LEN: usize = 24;
+
+/// How many of the low bits of a sender say which part of its process it is. The others are the process's, and random.
+const PART_BITS: u32 = 16;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"lrj1");
 const HEADER_LEN: usize = 28;
@@ -100,6 +103,17 @@ impl Entry {
         reader.finish()?;
         Ok(Self { moved, sender })
     }
+}
+
+/// Returns the sender that is the part of this number of a process; `process` is any of its senders. Numbers repeat beyond
+/// 65,535.
+pub(crate) fn part_of(process: u64, number: u64) -> u64 {
+    process >> PART_BITS << PART_BITS | number & ((1 << PART_BITS) - 1)
+}
+
+/// Returns whether two senders are of one process.
+pub(crate) fn of_one_process(one: u64, other: u64) -> bool {
+    one >> PART_BITS == other >> PART_BITS
 }
 
 /// The journal as read, borrowed from the bytes of its item.

@@ -8,20 +8,14 @@
 
 pub(crate) mod announce;
 mod backoff;
-#[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
 pub(crate) mod behind;
-mod debts;
-#[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
+pub(crate) mod debts;
 pub(crate) mod follower;
 mod item;
 pub(crate) mod journal;
-#[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
 pub(crate) mod outbox;
-#[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
 pub(crate) mod poller;
-#[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
 pub(crate) mod slip;
-#[cfg_attr(not(test), expect(dead_code, reason = "the namespace will use it"))]
 pub(crate) mod trust;
 
 #[cfg(test)]

@@ -15,9 +15,10 @@ use super::announce::{append, bump, compact_from};
 use super::follower::{Follower, Moves};
 use super::item::JournalItem;
 use super::journal::{Entry, Journal, Moved};
-use super::poller::{Source, wait};
+use super::poller::Source;
 use super::support::{Moment, journal_key, read, watched, write};
 use super::trust::Trust;
+use crate::clock::real::block_on;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::RemoteError;
@@ -202,7 +203,7 @@ impl Task {
             let turns = Arc::new(Turns { arrived: Mutex::new(arrive), go: Mutex::new(wait_to_go) });
             turns.wait();
             // What fails is not acknowledged, and that is all there is to it.
-            let _ = wait(carry_out(&world, process, work, &turns));
+            let _ = block_on(carry_out(&world, process, work, &turns));
         });
         let task = Task { go, arrived, thread };
         task.arrived.recv().unwrap();

@@ -22,22 +22,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::announce;
 use super::backoff::Backoff;
 use super::debts::{Debt, Debts, Subject};
 use super::journal::{Entry, Moved};
 use super::slip::Slip;
-use crate::clock::real::now;
-use crate::clock::{Clock, Deadline};
+use crate::clock::real::{block_on, now};
 use crate::group::Bump;
 use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::keyspace::{Keyspace, ROOT_GROUP};
-use crate::remote::request::Request;
+use crate::remote::request::{Request, Requests};
 use crate::remote::tier::Reply;
+use crate::remote::tokens::new_token;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
 
 /// How long the thread waits for more when nothing is owed: longer than the gaps between the failures of a shaky store, and
@@ -74,18 +72,7 @@ struct State {
     hurry: bool,
     /// How many calls have taken debts off the list, and have yet to tell those who wait.
     settling: usize,
-    attempts: u64,
-    failures: u64,
     last_error: Option<RemoteError>,
-}
-
-/// What one attempt to pay achieved.
-#[derive(Debug, Default)]
-pub(crate) struct Paid {
-    /// What the store has acknowledged.
-    pub(crate) subjects: Vec<Subject>,
-    /// Why it did not acknowledge the rest.
-    pub(crate) error: Option<RemoteError>,
 }
 
 /// How it stands with an outbox.
@@ -97,10 +84,6 @@ pub(crate) struct OutboxHealth {
     pub(crate) bumps: usize,
     /// How long the oldest debt has been owed.
     pub(crate) oldest: Option<Duration>,
-    /// How often debts were sent, in batches.
-    pub(crate) attempts: u64,
-    /// How many of these attempts failed, at least in part.
-    pub(crate) failures: u64,
     /// How often there were too many debts to keep them apart, so that they became one.
     pub(crate) escalations: u64,
     /// Why the last attempt failed that did.
@@ -162,13 +145,6 @@ impl Outbox {
         self.owed() > 0 && self.0.state.lock().debts.owes_group(group_hash, bump)
     }
 
-    /// Sends a part of what is owed, which is otherwise the thread's business.
-    ///
-    /// A call that is dropped half-way settles nothing: what it sent is sent again.
-    pub(crate) async fn pay(&self, caller: Caller) -> Paid {
-        self.0.pay(caller).await
-    }
-
     /// Returns how it stands.
     pub(crate) fn health(&self) -> OutboxHealth {
         let now = now();
@@ -177,8 +153,6 @@ impl Outbox {
             deletions: state.debts.deletions(),
             bumps: state.debts.bumps(),
             oldest: state.debts.oldest().map(|since| now.saturating_duration_since(since)),
-            attempts: state.attempts,
-            failures: state.failures,
             escalations: state.debts.escalations,
             last_error: state.last_error.clone(),
         }
@@ -262,10 +236,10 @@ impl Shared {
         let mut not_before = now();
         while self.wait_for_debts(&mut backoff, not_before) {
             // A store, or a listener of entries that a bump removes, may panic; that must not be the end of all retries.
-            let attempt = || Clock::system().block_on(self.pay(Caller::Thread), Deadline::NEVER).unwrap_or_default();
+            let attempt = || block_on(self.pay());
             let paid = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| self.panicked(panic));
             not_before = now();
-            if paid.subjects.is_empty() {
+            if paid.is_empty() {
                 not_before += backoff.pause();
             } else {
                 backoff = Backoff::new();
@@ -297,39 +271,30 @@ impl Shared {
         }
     }
 
-    fn panicked(&self, panic: Box<dyn Any + Send>) -> Paid {
+    fn panicked(&self, panic: Box<dyn Any + Send>) -> Vec<Subject> {
         // Dropping it may panic once more.
         std::mem::forget(panic);
         log::error!("sending invalidations again panicked; it is tried again");
         let error = RemoteError::new(RemoteErrorKind::Protocol, "the remote tier, or a listener, panicked");
-        let mut state = self.state.lock();
-        state.failures += 1;
-        state.last_error = Some(error.clone());
-        Paid { subjects: Vec::new(), error: Some(error) }
+        self.state.lock().last_error = Some(error);
+        Vec::new()
     }
 
-    async fn pay(&self, caller: Caller) -> Paid {
-        let due = {
-            let mut state = self.state.lock();
-            let due = state.debts.due();
-            if due.is_empty() {
-                return Paid::default();
-            }
-            state.attempts += 1;
-            due
-        };
+    /// Sends a part of what is owed, and returns what the store has acknowledged of it.
+    async fn pay(&self) -> Vec<Subject> {
+        let due = self.state.lock().debts.due();
         let is_bump = |debt: &Debt| matches!(debt.subject, Subject::Group(..));
         let (bumps, deletions): (Vec<Debt>, Vec<Debt>) = due.into_iter().partition(is_bump);
         let (mut paid, mut error) = (Vec::new(), None);
         if !bumps.is_empty() {
-            match self.bump(caller, &bumps).await {
+            match self.bump(&bumps).await {
                 Ok(()) => paid = bumps,
                 Err(failure) => error = Some(failure),
             }
         }
         // Although the bumps may have failed: one that cannot be paid must not hold up what can.
         if !deletions.is_empty() {
-            let (deleted, failure) = self.delete(caller, deletions).await;
+            let (deleted, failure) = self.delete(deletions).await;
             paid.extend(deleted);
             error = error.or(failure);
         }
@@ -339,10 +304,7 @@ impl Shared {
         }
         let mut state = self.state.lock();
         let settled = state.debts.settle(&paid);
-        if let Some(error) = &error {
-            state.failures += 1;
-            state.last_error = Some(error.clone());
-        }
+        state.last_error = error.or(state.last_error.take());
         self.count(&state);
         state.settling += 1;
         drop(state);
@@ -350,24 +312,25 @@ impl Shared {
         // A shutdown waits for this, so that every receipt agrees with what it returns.
         self.state.lock().settling -= 1;
         self.changed.notify_all();
-        Paid { subjects, error }
+        subjects
     }
 
     /// Gives groups new tokens, fresh ones for every attempt (R3), between two entries in the journal (R2).
-    async fn bump(&self, caller: Caller, bumps: &[Debt]) -> Result<(), RemoteError> {
+    async fn bump(&self, bumps: &[Debt]) -> Result<(), RemoteError> {
         let tokens: Vec<WireKey> = bumps.iter().filter_map(|debt| self.token_key(&debt.subject)).collect();
         let entries: Vec<Entry> = bumps.iter().map(|debt| self.entry(&debt.subject)).collect();
-        announce::bump(&self.batcher, caller, &self.keys.journal(), &tokens, fresh_token, &entries).await
+        let journal = self.keys.journal();
+        announce::bump(&self.batcher, Caller::Thread, &journal, &tokens, new_token, &entries).await.map(drop)
     }
 
     /// Deletes items, then announces those that are gone (R1). Returns the debts that are paid by that, and why the others
     /// are not.
-    async fn delete(&self, caller: Caller, debts: Vec<Debt>) -> (Vec<Debt>, Option<RemoteError>) {
+    async fn delete(&self, debts: Vec<Debt>) -> (Vec<Debt>, Option<RemoteError>) {
         let key = |debt: &Debt| match &debt.subject {
             Subject::Item { key, .. } => Some(Request::delete(key.clone(), None)),
             Subject::Group(..) => None,
         };
-        let replies = self.batcher.run(caller, debts.iter().filter_map(key).collect()).await;
+        let replies = self.batcher.run(Caller::Thread, debts.iter().filter_map(key).collect::<Requests>()).await;
         let (mut deleted, mut failure) = (Vec::new(), None);
         for (debt, reply) in debts.into_iter().zip(replies) {
             match reply {
@@ -378,7 +341,7 @@ impl Shared {
         }
         let entries: Vec<Entry> = deleted.iter().map(|debt| self.entry(&debt.subject)).collect();
         if !entries.is_empty()
-            && let Err(error) = announce::append(&self.batcher, caller, &self.keys.journal(), &entries).await
+            && let Err(error) = announce::append(&self.batcher, Caller::Thread, &self.keys.journal(), &entries).await
         {
             return (Vec::new(), Some(error));
         }
@@ -386,17 +349,20 @@ impl Shared {
     }
 
     fn token_key(&self, subject: &Subject) -> Option<WireKey> {
-        match subject {
+        match *subject {
             Subject::Item { .. } => None,
-            Subject::Group(group, Bump::Kill) => Some(self.keys.group_hard(*group)),
-            Subject::Group(group, Bump::Expire) => Some(self.keys.group_soft(*group)),
+            Subject::Group(group, bump) => Some(self.keys.token(group, bump)),
         }
     }
 
     /// Returns what the journal says of a debt that is paid.
     fn entry(&self, subject: &Subject) -> Entry {
         let moved = match *subject {
-            Subject::Item { fingerprint, .. } => Moved::KeyRemove(fingerprint),
+            // What other processes have is out of date, and what the heir has is not.
+            Subject::Item { fingerprint, heir: Some(heir), .. } => {
+                return Entry { moved: Moved::KeyInsert(fingerprint), sender: heir };
+            }
+            Subject::Item { fingerprint, heir: None, .. } => Moved::KeyRemove(fingerprint),
             Subject::Group(ROOT_GROUP, Bump::Kill) => Moved::All,
             Subject::Group(group, Bump::Kill) => Moved::GroupHard(group),
             Subject::Group(group, Bump::Expire) => Moved::GroupSoft(group),
@@ -440,13 +406,6 @@ impl State {
         let (deletions, bumps) = (self.debts.deletions(), self.debts.bumps());
         (deletions + bumps > 0).then(|| Unsent { deletions, bumps, writes: 0, error: self.last_error.clone() })
     }
-}
-
-/// Returns 64 random bits. Tokens are never counters, which a restart would start again, nor times.
-fn fresh_token() -> [u8; 8] {
-    let (high, low) = Uuid::new_v4().as_u64_pair();
-    // The version and variant bits of a uuid are fixed, in different places of its halves.
-    (high ^ low.rotate_left(32)).to_le_bytes()
 }
 
 fn unexpected(reply: &Reply) -> RemoteError {
@@ -522,6 +481,7 @@ mod tests {
     use crate::broadcast::debts::{EVERYTHING, MAX_DEBTS};
     use crate::broadcast::journal::Journal;
     use crate::broadcast::slip::{Standing, settled};
+    use crate::clock::{Clock, Deadline};
     use crate::remote::in_memory::InMemoryRemote;
     use crate::remote::tier::{Action, Command, Expiry, RemoteTier, Route, SetMode};
     use crate::sync::{OnceLock, Weak};
@@ -541,7 +501,7 @@ mod tests {
     }
 
     fn item(key: usize) -> Subject {
-        Subject::Item { key: wire_key(key), fingerprint: key as u64 }
+        Subject::Item { key: wire_key(key), fingerprint: key as u64, heir: None }
     }
 
     fn outbox_on(tier: Arc<dyn RemoteTier>, on_paid: impl Fn(&[Subject]) + Send + Sync + 'static) -> Outbox {
@@ -559,8 +519,8 @@ mod tests {
         outbox
     }
 
-    fn pay(outbox: &Outbox) -> Paid {
-        futures::executor::block_on(outbox.pay(Caller::Thread))
+    fn pay(outbox: &Outbox) -> Vec<Subject> {
+        block_on(outbox.0.pay())
     }
 
     fn settles(slips: &[Arc<Slip>]) -> Option<bool> {
@@ -605,7 +565,7 @@ mod tests {
         let outbox = outbox(&remote);
         let slips = [outbox.owe(item(1)), outbox.owe(GROUP), outbox.owe(Subject::Group(6, Bump::Expire))];
         assert!(outbox.owes_item(&wire_key(1)) && outbox.owes_group(5, Bump::Kill) && !outbox.owes_item(&wire_key(2)));
-        eventually(|| outbox.health().failures > 1);
+        eventually(|| outbox.health().last_error.is_some());
         let health = outbox.health();
         assert_eq!((health.deletions, health.bumps, outbox.owed()), (1, 2, 3));
         assert!(health.oldest.is_some() && health.last_error.unwrap().to_string().contains("offline"));
@@ -641,14 +601,14 @@ mod tests {
         let outbox = outbox_without_thread(&remote, |_| {});
         outbox.owe(GROUP);
         // A first one makes the journal, so that the next one is carried out as it stands.
-        assert!(pay(&outbox).error.is_none());
+        assert_eq!(pay(&outbox), [GROUP]);
         outbox.owe(GROUP);
         remote.lose_replies(100);
-        let paid = pay(&outbox);
-        assert!(paid.subjects.is_empty() && paid.error.is_some() && outbox.owes_group(5, Bump::Kill));
+        assert!(pay(&outbox).is_empty() && outbox.owes_group(5, Bump::Kill));
+        assert!(outbox.health().last_error.is_some());
         remote.lose_replies(0);
         let sent = read(&remote, &keys().group_hard(5)).unwrap();
-        assert_eq!(pay(&outbox).subjects, [GROUP]);
+        assert_eq!(pay(&outbox), [GROUP]);
         assert_ne!(read(&remote, &keys().group_hard(5)).unwrap(), sent);
         assert_eq!(outbox.owed(), 0);
     }
@@ -674,10 +634,10 @@ mod tests {
         let halved = outbox_on(Arc::new(OnlyDeletions(remote.clone())), |_| panic!("nothing is paid"));
         halved.0.state.lock().stopped = true;
         halved.owe(item(1));
-        assert!(pay(&halved).error.is_some() && halved.owes_item(&wire_key(1)));
+        assert!(pay(&halved).is_empty() && halved.owes_item(&wire_key(1)));
         remote.offline(false);
         assert_eq!((read(&remote, &wire_key(1)), announced(&remote)), (None, vec![]));
-        assert_eq!(pay(&outbox).subjects, [item(1)]);
+        assert_eq!(pay(&outbox), [item(1)]);
         assert_eq!(announced(&remote), [Moved::KeyRemove(1)]);
     }
 
@@ -712,7 +672,7 @@ mod tests {
         });
         this.set(Arc::downgrade(&outbox.0)).unwrap();
         outbox.owe(GROUP);
-        assert_eq!(pay(&outbox).subjects, [GROUP]);
+        assert_eq!(pay(&outbox), [GROUP]);
         let again = again.lock().take().unwrap();
         assert!(outbox.owes_group(5, Bump::Kill) && again.standing() != Standing::Settled);
     }
@@ -733,9 +693,9 @@ mod tests {
         outbox.owe(GROUP);
         outbox.owe(item(1));
         remote.fail_next(100);
-        assert!(pay(&outbox).subjects.is_empty() && hears.try_recv().is_err());
+        assert!(pay(&outbox).is_empty() && hears.try_recv().is_err());
         remote.fail_next(0);
-        assert_eq!(pay(&outbox).subjects.len(), 2);
+        assert_eq!(pay(&outbox).len(), 2);
         assert_eq!(hears.recv().unwrap(), (vec![GROUP, item(1)], 2));
         assert_eq!(outbox.owed(), 0);
     }
@@ -748,7 +708,7 @@ mod tests {
             assert!(panicked.fetch_add(1, Ordering::Relaxed) > 0, "the first time");
         });
         assert_eq!(settles(&[outbox.owe(GROUP)]), Some(true));
-        assert_eq!(outbox.health().failures, 1);
+        assert!(outbox.health().last_error.unwrap().to_string().contains("panicked"));
     }
 
     #[test]
@@ -773,7 +733,7 @@ mod tests {
         let outbox = outbox(&remote);
         let slip = outbox.owe(item(1));
         outbox.owe(GROUP);
-        eventually(|| outbox.health().failures > 0);
+        eventually(|| outbox.health().last_error.is_some());
         let unsent = outbox.shutdown(Duration::ZERO).unwrap_err();
         assert_eq!((unsent.deletions(), unsent.bumps(), unsent.writes()), (1, 1, 0));
         assert!(unsent.to_string().contains("offline"), "{unsent}");
@@ -834,7 +794,7 @@ mod tests {
         let outbox = outbox_without_thread(&remote, |_| {});
         outbox.owe(item(1));
         outbox.owe(EVERYTHING);
-        assert_eq!(pay(&outbox).subjects, [EVERYTHING]);
+        assert_eq!(pay(&outbox), [EVERYTHING]);
         assert_eq!(outbox.owed(), 0);
         assert!(announced(&remote).iter().all(|moved| *moved == Moved::All));
     }

@@ -4,16 +4,14 @@
 
 use uuid::Uuid;
 
-use super::announce;
 use super::follower::{Digest, Follower, Lost, News};
 use super::item::{self, JournalItem};
 use super::journal::Journal;
-use crate::clock::{Clock, Deadline};
+use crate::clock::Clock;
 use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::request::Request;
-use crate::sync::Arc;
 
 /// How often the journal is read that others make, replace or lose at the same time.
 const ATTEMPTS: usize = 8;
@@ -90,79 +88,32 @@ impl Source<'_> {
     }
 }
 
-/// What the thread does that looks at the journal all the time.
-pub(crate) struct Poller {
-    /// With a connection of its own, where the tier has one to give: see `RemoteTier::dedicated`.
-    batcher: Batcher,
-    journal: WireKey,
-    follower: Arc<Follower>,
-    clock: Clock,
-}
-
-impl Poller {
-    pub(crate) fn new(batcher: Batcher, journal: WireKey, follower: Arc<Follower>, clock: Clock) -> Poller {
-        Poller { batcher, journal, follower, clock }
-    }
-
-    /// Looks at the journal once.
-    ///
-    /// # Errors
-    /// As [`Source::look`].
-    ///
-    /// # Blocking
-    /// For one exchange with the store, two if the journal has changed, and a few more where it is missing or spoilt.
-    pub(crate) fn poll(&self) -> Result<News, RemoteError> {
-        let source = Source {
-            batcher: &self.batcher,
-            caller: Caller::Thread,
-            journal: &self.journal,
-            follower: &self.follower,
-            clock: &self.clock,
-        };
-        wait(source.look())
-    }
-
-    /// Drops the older half of the journal, if it is long. For news that are [`crowded`](News::crowded), once they have been
-    /// adopted: it can wait, and they cannot.
-    ///
-    /// # Errors
-    /// As [`announce::compact`].
-    ///
-    /// # Blocking
-    /// For a few exchanges with the store.
-    pub(crate) fn compact(&self) -> Result<(), RemoteError> {
-        wait(announce::compact(&self.batcher, Caller::Thread, &self.journal))
-    }
-}
-
-/// Waits for an exchange, which ends by itself when its time is over.
-pub(super) fn wait<T>(exchange: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
-    let never = || Err(RemoteError::new(RemoteErrorKind::TimedOut, "the end of time has come"));
-    Clock::system().block_on(exchange, Deadline::NEVER).unwrap_or_else(never)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::broadcast::announce::append;
+    use crate::broadcast::announce::{self, append};
     use crate::broadcast::follower::Moves;
     use crate::broadcast::journal::{COMPACT_AT_LEN, Entry, Moved};
     use crate::broadcast::support::{Moment, batcher, journal_key, read, watched, write};
     use crate::broadcast::trust::Trust;
     use crate::clock::ManualClock;
+    use crate::clock::real::block_on;
     use crate::remote::in_memory::InMemoryRemote;
     use crate::remote::tier::{Action, Command, Reply, Route};
-    use crate::sync::{AtomicU64, Mutex, Ordering};
+    use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
-    const ME: u64 = 7;
+    const ME: u64 = 7 << 16;
     const TRUST: Duration = Duration::from_millis(500);
 
     /// A process that follows the journal of a store.
     struct Scene {
         store: InMemoryRemote,
-        poller: Poller,
+        batcher: Batcher,
+        journal: WireKey,
+        follower: Follower,
+        clock: Clock,
         trust: Trust,
         time: ManualClock,
     }
@@ -175,26 +126,30 @@ mod tests {
         fn on(store: &InMemoryRemote, watch: impl Fn(&Command<'_>, Moment) + Send + Sync + 'static) -> Scene {
             let (clock, time) = Clock::manual();
             let trust = Trust::new(clock.clone(), TRUST);
-            let follower = Arc::new(Follower::new(ME));
-            let poller = Poller::new(watched(store, watch), journal_key(), follower, clock);
-            Scene { store: store.clone(), poller, trust, time }
+            let (batcher, journal, follower) = (watched(store, watch), journal_key(), Follower::new(ME));
+            Scene { store: store.clone(), batcher, journal, follower, clock, trust, time }
+        }
+
+        fn source(&self) -> Source<'_> {
+            let Scene { batcher, journal, follower, clock, .. } = self;
+            Source { batcher, caller: Caller::Thread, journal, follower, clock }
         }
 
         /// Polls, and returns what is to be applied.
         fn poll(&self) -> Result<Moves, RemoteError> {
             self.time.advance(Duration::from_millis(50));
-            let news = self.poller.poll()?;
+            let news = block_on(self.source().look())?;
             let moved = match news.moved() {
                 Moves::Nothing => Moves::Nothing,
                 Moves::Entries(entries) => Moves::Entries(entries.clone()),
                 Moves::Lost(why) => Moves::Lost(*why),
             };
-            self.poller.follower.adopt(news, &self.trust);
+            self.follower.adopt(news, &self.trust);
             Ok(moved)
         }
 
         fn append(&self, entries: &[Entry]) {
-            wait(append(&batcher(&self.store), Caller::Thread, &journal_key(), entries)).unwrap();
+            block_on(append(&batcher(&self.store), Caller::Thread, &journal_key(), entries)).unwrap();
         }
     }
 
@@ -305,7 +260,7 @@ mod tests {
         let key = journal_key();
         let action = Action::Get { value: true, lease: Some(Duration::from_secs(30)), touch: None };
         let get = Request::new(key, Route::Control, action);
-        let reply = wait(async { batcher(&scene.store).run(Caller::Thread, vec![get]).await.remove(0) });
+        let reply = block_on(async { batcher(&scene.store).run(Caller::Thread, vec![get]).await.remove(0) });
         assert!(matches!(reply, Ok(Reply::Won(_))));
         assert_eq!(scene.poll().unwrap(), Moves::Lost(Lost::Spoilt));
         assert_eq!(scene.poll().unwrap(), Moves::Nothing);
@@ -364,10 +319,10 @@ mod tests {
         scene.append(&[entry(1, 1)]);
         scene.poll().unwrap();
         scene.append(&vec![entry(2, ME); COMPACT_AT_LEN / 24]);
-        let news = scene.poller.poll().unwrap();
+        let news = block_on(scene.source().look()).unwrap();
         assert!(news.crowded());
-        scene.poller.follower.adopt(news, &scene.trust);
-        scene.poller.compact().unwrap();
+        scene.follower.adopt(news, &scene.trust);
+        block_on(announce::compact(&scene.batcher, Caller::Thread, &scene.journal)).unwrap();
         assert!(read(&scene.store, &journal_key()).unwrap().len < COMPACT_AT_LEN / 2 + 100);
         // Positions are what they were.
         assert_eq!(scene.poll().unwrap(), Moves::Nothing);
@@ -380,11 +335,11 @@ mod tests {
         let scene = Scene::new();
         scene.append(&[entry(1, 1)]);
         scene.poll().unwrap();
-        let Poller { follower, clock, .. } = &scene.poller;
+        let Scene { follower, clock, .. } = &scene;
         let ask = || {
             let look = follower.begin(clock.now());
             let other = Request::get(WireKey::new("other").unwrap(), Route::Control);
-            let asked = wait(async {
+            let asked = block_on(async {
                 batcher(&scene.store).run(Caller::Task, vec![other, peek(&journal_key())]).await.remove(1)
             });
             item::found(asked.unwrap()).unwrap().and_then(|item| follower.unchanged(look, &item))
@@ -399,7 +354,7 @@ mod tests {
         fn assert_send<T: Send>(_: T) {}
         let scene = Scene::new();
         let (way, key) = (batcher(&scene.store), journal_key());
-        let Poller { follower, clock, .. } = &scene.poller;
+        let Scene { follower, clock, .. } = &scene;
         assert_send(Source { batcher: &way, caller: Caller::Task, journal: &key, follower, clock }.look());
         assert_send(append(&way, Caller::Task, &key, &[]));
         assert_send(announce::bump(&way, Caller::Task, &key, &[], || [0; 8], &[]));
@@ -412,9 +367,9 @@ mod tests {
         scene.poll().unwrap();
         scene.append(&[entry(2, 1)]);
         let way = batcher(&scene.store);
-        let Poller { follower, clock, .. } = &scene.poller;
+        let Scene { follower, clock, .. } = &scene;
         let source = Source { batcher: &way, caller: Caller::Task, journal: &journal_key(), follower, clock };
-        let news = wait(source.read()).unwrap();
+        let news = block_on(source.read()).unwrap();
         assert_eq!(news.moved(), &Moves::Entries(vec![entry(2, 1)]));
         // The poller comes in between, and has them too.
         assert_eq!(scene.poll().unwrap(), Moves::Entries(vec![entry(2, 1)]));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -57,7 +58,14 @@ impl Slip {
         state.standing = standing;
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
-        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in wakers {
+            // Foreign code, which must not keep the news from the others, nor end the thread that brings them.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                // Dropping what a panic carries may panic once more.
+                std::mem::forget(panic);
+                log::error!("the waker of a future that waits for a receipt panicked");
+            }
+        }
     }
 
     /// Returns a future that resolves once nobody sees to it any more, to whether it is settled.

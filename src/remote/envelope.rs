@@ -132,7 +132,8 @@ impl Envelope<'_> {
     /// Returns the envelope around `value`, which the codec writes into its place.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), and [`RemoteErrorKind::Codec`] when `codec` refuses the value.
+    /// [`RemoteErrorKind::Codec`] when `codec` refuses the value, or with more than [`MAX_GROUPS`] groups;
+    /// [`RemoteErrorKind::TooLarge`] with a payload longer than [`MAX_PAYLOAD_LEN`].
     pub(crate) fn encode_value<V>(&self, codec: &(impl Codec<V> + ?Sized), value: &V) -> Result<Vec<u8>, RemoteError> {
         self.encode_with(codec.id(), 0, |out| codec.encode(value, out))
     }

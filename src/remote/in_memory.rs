@@ -259,7 +259,7 @@ impl Store {
         item.lease_taken |= won;
         let cas = Cas { value: item.cas, connection };
         if item.value.is_empty() && item.lease_taken {
-            return if won && lease.is_some() { Reply::Won(cas) } else { Reply::Busy(cas) };
+            return if won { Reply::Won(cas) } else { Reply::Busy(cas) };
         }
         Reply::Hit(Item {
             value: if with_value { item.value.clone() } else { Vec::new() },

@@ -179,9 +179,9 @@ encode_tuples! {
     (A B C D E F G) H;
 }
 
-/// An item's key as the store sees it: printable ASCII without spaces, 1 to 250 bytes.
+/// An item's key as the store sees it: printable ASCII without spaces, 1 to 250 bytes. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct WireKey(Box<[u8]>);
+pub struct WireKey(Arc<[u8]>);
 
 impl WireKey {
     /// Makes a key of `bytes` as they are.
@@ -203,8 +203,8 @@ impl WireKey {
     }
 
     /// Makes a key of bytes that are known to be one.
-    pub(super) fn from_valid(bytes: Vec<u8>) -> Self {
-        debug_assert!(Self::new(bytes.clone()).is_ok(), "{}", bytes.escape_ascii());
+    pub(super) fn from_valid(bytes: &[u8]) -> Self {
+        debug_assert!(Self::new(bytes).is_ok(), "{}", bytes.escape_ascii());
         Self(bytes.into())
     }
 

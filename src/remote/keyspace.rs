@@ -25,10 +25,11 @@
 //! collide, bumping either bumps both: misses, never stale values.
 
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::error::{RemoteError, RemoteErrorKind};
-use super::key::{MAX_WIRE_KEY_LEN, WireKey};
+use super::key::{MAX_WIRE_KEY_LEN, RemoteKey, WireKey};
+use crate::group::Bump;
 
 /// The group that every entry of a namespace belongs to. A named group is this one only if its hash happens to be 0, and
 /// then clearing either clears both.
@@ -36,6 +37,8 @@ pub(crate) const ROOT_GROUP: u64 = 0;
 
 /// Longer names of namespaces, versions and caches would leave no room for a digest.
 const MAX_NAME_LEN: usize = 64;
+/// The room that is made for a key at first: more than most need.
+const USUAL_KEY_LEN: usize = 64;
 /// Begins a digest; chosen because hardly any key begins with it.
 const DIGEST_MARK: u8 = b'~';
 /// 128 bits: out of reach for accidents, and a forger needs 2^64 attempts for two keys that collide.
@@ -96,25 +99,33 @@ impl Keyspace {
         Ok(CacheKeyspace { value: prefix('v'), refresh: prefix('r') })
     }
 
+    /// Returns the key of a group's token for this kind of bump.
+    pub(crate) fn token(&self, group_hash: u64, bump: Bump) -> WireKey {
+        match bump {
+            Bump::Kill => self.group_hard(group_hash),
+            Bump::Expire => self.group_soft(group_hash),
+        }
+    }
+
     /// Returns the key of a group's hard token.
     pub(crate) fn group_hard(&self, group_hash: u64) -> WireKey {
-        WireKey::from_valid(format!("{}g:h:{group_hash:016x}", self.shared).into_bytes())
+        WireKey::from_valid(format!("{}g:h:{group_hash:016x}", self.shared).as_bytes())
     }
 
     /// Returns the key of a group's soft token.
     pub(crate) fn group_soft(&self, group_hash: u64) -> WireKey {
-        WireKey::from_valid(format!("{}g:s:{group_hash:016x}", self.shared).into_bytes())
+        WireKey::from_valid(format!("{}g:s:{group_hash:016x}", self.shared).as_bytes())
     }
 
     /// Returns the key of the journal.
     pub(crate) fn journal(&self) -> WireKey {
-        WireKey::from_valid(format!("{}j", self.shared).into_bytes())
+        WireKey::from_valid(format!("{}j", self.shared).as_bytes())
     }
 
     /// Returns the key of the counter `name`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for counters"))]
     pub(crate) fn counter(&self, name: &str) -> WireKey {
-        wire_key(format!("{}c:", self.versioned).as_bytes(), name.as_bytes())
+        let prefix = format!("{}c:", self.versioned);
+        wire_key(prefix.as_bytes(), [prefix.as_bytes(), name.as_bytes()].concat())
     }
 }
 
@@ -128,26 +139,25 @@ pub(crate) struct CacheKeyspace {
 }
 
 impl CacheKeyspace {
-    /// Returns the key of the value of `key`, a [`RemoteKey`](super::key::RemoteKey)'s encoding, in one allocation.
-    pub(crate) fn value(&self, key: &[u8]) -> WireKey {
-        wire_key(&self.value, key)
-    }
-
-    /// Returns the key of the claim to refresh the value of `key`, in one allocation.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the election of one refresher among processes"))]
-    pub(crate) fn refresh(&self, key: &[u8]) -> WireKey {
-        wire_key(&self.refresh, key)
-    }
-
-    /// Returns what stands for `key` in the header of its value and in the journal.
+    /// Returns where the value of `key` is, and what stands for it in the header of its value and in the journal.
     ///
-    /// It hashes namespace, version, cache and the whole key, digested or not. So a value that comes back under a wrong
-    /// key, by a digest's collision or by an answer to another question, is found out.
-    pub(crate) fn fingerprint(&self, key: &[u8]) -> u64 {
-        let mut hasher = Xxh3::with_seed(FINGERPRINT_SEED);
-        hasher.update(&self.value);
-        hasher.update(key);
-        hasher.digest()
+    /// This *fingerprint* hashes namespace, version, cache and the whole key, digested or not. So a value that comes back
+    /// under a wrong key, by a digest's collision or by an answer to another question, is found out.
+    pub(crate) fn locate<Q: RemoteKey + ?Sized>(&self, key: &Q) -> (WireKey, u64) {
+        let mut bytes = Vec::with_capacity(self.value.len() + USUAL_KEY_LEN);
+        bytes.extend_from_slice(&self.value);
+        key.encode(&mut bytes);
+        let fingerprint = xxh3_64_with_seed(&bytes, FINGERPRINT_SEED);
+        (wire_key(&self.value, bytes), fingerprint)
+    }
+
+    /// Returns the key of the claim to refresh the value under `value`, which is one of this cache.
+    pub(crate) fn refresh_of(&self, value: &WireKey) -> WireKey {
+        // The prefixes differ in one letter, so that what follows is written alike behind both: as it is, or digested.
+        let mut bytes = Vec::with_capacity(value.as_bytes().len());
+        bytes.extend_from_slice(&self.refresh);
+        bytes.extend_from_slice(&value.as_bytes()[self.value.len()..]);
+        WireKey::from_valid(&bytes)
     }
 
     /// Returns the group that every entry of this cache belongs to, and that no user can name.
@@ -174,24 +184,25 @@ fn check_name(what: &str, name: &str) -> Result<(), RemoteError> {
     ))
 }
 
-/// Joins a checked prefix with a name of any bytes: as they are, or as their digest.
-fn wire_key(prefix: &[u8], name: &[u8]) -> WireKey {
-    let literal = prefix.len() + name.len() <= MAX_WIRE_KEY_LEN
+/// Makes a key of a checked prefix and, behind it in `bytes`, a name of any bytes: as they are, or as their digest.
+fn wire_key(prefix: &[u8], mut bytes: Vec<u8>) -> WireKey {
+    // An encoding that broke its promise to append has spoilt the prefix: all of it counts as a name then.
+    let (name, intact) = bytes.strip_prefix(prefix).map_or((&*bytes, false), |name| (name, true));
+    let literal = intact
+        && bytes.len() <= MAX_WIRE_KEY_LEN
         && name.first() != Some(&DIGEST_MARK)
         && name.iter().all(u8::is_ascii_graphic);
-    // The capacity is exact, so that boxing the bytes does not allocate again.
-    let mut bytes = Vec::with_capacity(prefix.len() + if literal { name.len() } else { DIGEST_LEN });
-    bytes.extend_from_slice(prefix);
-    if literal {
-        bytes.extend_from_slice(name);
-    } else {
+    if !literal {
         const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digest = Sha256::digest(name);
+        bytes.clear();
+        bytes.extend_from_slice(prefix);
         bytes.push(DIGEST_MARK);
-        for byte in Sha256::digest(name).iter().take(DIGEST_BYTES) {
+        for byte in digest.iter().take(DIGEST_BYTES) {
             bytes.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
-    WireKey::from_valid(bytes)
+    WireKey::from_valid(&bytes)
 }
 
 #[cfg(test)]
@@ -201,6 +212,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl CacheKeyspace {
+        fn value(&self, key: &[u8]) -> WireKey {
+            self.locate(key).0
+        }
+
+        fn fingerprint(&self, key: &[u8]) -> u64 {
+            self.locate(key).1
+        }
+    }
 
     fn keyspace(namespace: &str, version: &str) -> Keyspace {
         Keyspace::new(namespace, version).unwrap()
@@ -223,13 +244,28 @@ mod tests {
         let keys = keyspace("shop", "3");
         let cache = keys.cache("users").unwrap();
         assert_eq!(text(&cache.value(b"user:1")), "shop:3:v:users:user:1");
-        assert_eq!(text(&cache.refresh(b"user:1")), "shop:3:r:users:user:1");
+        assert_eq!(text(&cache.refresh_of(&cache.value(b"user:1"))), "shop:3:r:users:user:1");
         assert_eq!(text(&cache.value(b"")), "shop:3:v:users:");
         assert_eq!(text(&keys.counter("hits")), "shop:3:c:hits");
         assert_eq!(text(&keys.group_hard(0xA)), "shop:g:h:000000000000000a");
         assert_eq!(text(&keys.group_soft(u64::MAX)), "shop:g:s:ffffffffffffffff");
         assert_eq!(text(&keys.journal()), "shop:j");
         assert_eq!(text(&keyspace("shop", "").cache("users").unwrap().value(b"k")), "shop::v:users:k");
+    }
+
+    #[test]
+    fn an_encoding_that_spoils_the_prefix_is_digested() {
+        struct Spoils(&'static [u8]);
+        impl RemoteKey for Spoils {
+            fn encode(&self, out: &mut Vec<u8>) {
+                out.clear();
+                out.extend_from_slice(self.0);
+            }
+        }
+        let cache = keyspace("shop", "3").cache("users").unwrap();
+        for spoilt in [&b""[..], b"shop:3:v:user", b"k\r\nflush_all\r\n", &[b'k'; 300]] {
+            assert!(is_digest(&cache.locate(&Spoils(spoilt)).0, "shop:3:v:users:"), "{}", spoilt.escape_ascii());
+        }
     }
 
     /// These go to other processes, and into items that outlive a release: they never change.
@@ -333,7 +369,10 @@ mod tests {
         fn key(&self) -> WireKey {
             match self {
                 Thing::Value(ns, version, cache, key) => keyspace(ns, version).cache(cache).unwrap().value(key),
-                Thing::Refresh(ns, version, cache, key) => keyspace(ns, version).cache(cache).unwrap().refresh(key),
+                Thing::Refresh(ns, version, cache, key) => {
+                    let cache = keyspace(ns, version).cache(cache).unwrap();
+                    cache.refresh_of(&cache.value(key))
+                }
                 Thing::Counter(ns, version, name) => keyspace(ns, version).counter(name),
                 Thing::Hard(ns, group) => keyspace(ns, "").group_hard(*group),
                 Thing::Soft(ns, group) => keyspace(ns, "").group_soft(*group),
@@ -371,7 +410,7 @@ mod tests {
         fn every_key_is_one_that_memcached_takes(key: Vec<u8>, name: String) {
             let keys = keyspace("n", "");
             let cache = keys.cache("c").unwrap();
-            for made in [cache.value(&key), cache.refresh(&key), keys.counter(&name)] {
+            for made in [cache.value(&key), cache.refresh_of(&cache.value(&key)), keys.counter(&name)] {
                 prop_assert!(WireKey::new(made.as_bytes()).is_ok());
             }
         }

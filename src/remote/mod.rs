@@ -1,18 +1,15 @@
 //! The remote tier: what it stores, how it is written on the wire, and the stores that hold it.
 
-#[expect(dead_code, reason = "callers move to it")]
 pub(crate) mod batch;
 pub(crate) mod codec;
-pub(crate) mod debt;
 pub(crate) mod envelope;
 pub(crate) mod error;
 pub(crate) mod key;
 pub(crate) mod keyspace;
-pub(crate) mod link;
 pub(crate) mod reader;
-#[cfg_attr(not(test), expect(dead_code, reason = "callers move to it"))]
 pub(crate) mod request;
 pub(crate) mod tier;
+pub(crate) mod tokens;
 
 pub(crate) mod in_memory;
 #[cfg(feature = "memcached")]
@@ -21,3 +18,10 @@ pub(crate) mod memcached;
 #[cfg(feature = "memcached")]
 mod breaker;
 mod time;
+
+use self::error::{RemoteError, RemoteErrorKind};
+
+/// Returns the error for an answer that no command of its kind has.
+pub(crate) fn unexpected(to_what: &str) -> RemoteError {
+    RemoteError::new(RemoteErrorKind::Protocol, format!("the store gave an answer that makes no sense {to_what}"))
+}

@@ -1,7 +1,12 @@
 //! A command that owns what it sends, so that it can wait in a queue and go out from another thread.
 
+use smallvec::SmallVec;
+
 use super::key::WireKey;
 use super::tier::{Action, Cas, Command, Expiry, Route, SetMode};
+
+/// Requests that go out together; a single one costs no allocation.
+pub(crate) type Requests = SmallVec<[Request; 1]>;
 
 /// A [`Command`] that owns its key and its bytes.
 #[derive(Clone, Debug)]

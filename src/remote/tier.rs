@@ -117,7 +117,8 @@ pub enum Route {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// Reads the item. Answers `Hit`, `Miss` or `Busy`, and with a lease also `Won`.
+    /// Reads the item. Answers `Hit`, `Miss`, `Busy` or `Won`; the latter without a lease only for an empty item that was
+    /// marked stale.
     Get {
         /// Whether to fetch the value, or its metadata alone.
         value: bool,
@@ -215,7 +216,8 @@ pub enum Reply {
     Hit(Item),
     /// There is no such item.
     Miss,
-    /// There was no such item; this caller holds the lease, and may fill it under this cas.
+    /// There was no such item, or it was marked stale while empty; this caller holds the lease, and may fill it under this cas.
+    /// Who has no use for it deletes the item under the cas, since nobody else is given the lease.
     Won(Cas),
     /// The item is empty, and another caller holds the lease.
     Busy(Cas),

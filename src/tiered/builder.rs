@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
+use super::inbox::Inbox;
 use super::{Counters, Remote, TieredCache};
 use crate::builder::CacheBuilder;
 use crate::error::BuildError;
@@ -11,7 +12,7 @@ use crate::namespace::Namespace;
 use crate::remote::codec::Codec;
 use crate::remote::key::RemoteKey;
 use crate::stats::RemovalCause;
-use crate::sync::Arc;
+use crate::sync::{Arc, Weak};
 
 /// Builds a [`TieredCache`]. Made by [`TieredCache::builder`].
 ///
@@ -30,7 +31,10 @@ impl<K, V> TieredCacheBuilder<K, V> {
         TieredCacheBuilder {
             namespace: namespace.clone(),
             name: name.to_owned(),
-            local: CacheBuilder::new().name(name).groups(namespace.groups().clone()).clock(namespace.clock().clone()),
+            local: CacheBuilder::new()
+                .name(name)
+                .groups(namespace.core().groups.clone())
+                .clock(namespace.core().clock.clone()),
             codec: None,
         }
     }
@@ -123,6 +127,9 @@ impl<K, V, S> TieredCacheBuilder<K, V, S> {
     }
 
     /// Sets who is told of every entry that leaves the local tier; as [`CacheBuilder::on_removal`].
+    ///
+    /// What another process removes or replaces is told of on the thread that follows the journal, which learns nothing else
+    /// meanwhile: one that takes long delays invalidations, up to the trust lease.
     pub fn on_removal(self, listener: impl Fn(&K, &V, RemovalCause) + Send + Sync + 'static) -> Self {
         self.map(|local| local.on_removal(listener))
     }
@@ -145,9 +152,14 @@ where
                 "codec is not set; set how values are written in the remote tier: RawBytes, Postcard or your own",
             )
         })?;
-        let keys = self.namespace.link().keys.cache(&self.name).map_err(|error| BuildError::new(error.to_string()))?;
-        let remote = Remote { namespace: self.namespace, keys, codec, counters: Counters::default() };
-        Ok(TieredCache { local: self.local.build()?, remote: Arc::new(remote) })
+        let core = self.namespace.core();
+        let keys = core.keys.cache(&self.name).map_err(|error| BuildError::new(error.to_string()))?;
+        let local = self.local.build()?;
+        let inbox = Arc::new(Inbox::new(local.store.clone(), keys.root_group(), core.next_sender()));
+        let audience: Weak<Inbox<K, V>> = Arc::downgrade(&inbox);
+        core.join(audience);
+        let remote = Remote { keys, codec, counters: Counters::default(), inbox, namespace: self.namespace };
+        Ok(TieredCache { local, remote: Arc::new(remote) })
     }
 }
 

@@ -5,97 +5,137 @@ use std::hash::{BuildHasher, Hash};
 
 use equivalent::Equivalent;
 
-use crate::cache::Cache;
+use super::TieredCache;
+use crate::entry::EntryInfo;
+use crate::namespace::LostTrust;
+use crate::remote::key::RemoteKey;
 use crate::stats::Stats;
 
 /// A view of the local tier alone: hits only, and no call in it ever waits for I/O or a loader.
+///
+/// Where the trust lease has lapsed, it answers as [`LostTrust`] says: with `Revalidate`, what this process
+/// has loaded or inserted within the time of the lease, and nothing else.
 pub struct LocalView<'a, K, V, S = ahash::RandomState> {
-    cache: &'a Cache<K, V, S>,
+    tiered: &'a TieredCache<K, V, S>,
 }
 
 impl<'a, K, V, S> LocalView<'a, K, V, S>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + RemoteKey + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    pub(super) fn new(cache: &'a Cache<K, V, S>) -> Self {
-        LocalView { cache }
+    pub(super) fn new(tiered: &'a TieredCache<K, V, S>) -> Self {
+        LocalView { tiered }
     }
 
-    /// Returns the value for `key`, fresh or stale, if the local tier has it; as [`Cache::get`].
+    /// Returns the value for `key`, fresh or stale, if the local tier has it; as [`Cache::get`](crate::Cache::get).
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.cache.get(key)
+        if self.tiered.core().may_serve() { self.tiered.local.get(key) } else { self.vouched(key) }
     }
 
-    /// Calls `f` with a reference to the value for `key`, if the local tier has it; as [`Cache::with`].
+    /// Calls `f` with a reference to the value for `key`, if the local tier has it; as [`Cache::with`](crate::Cache::with).
     #[inline]
     pub fn with<Q, R>(&self, key: &Q, f: impl FnOnce(&V) -> R) -> Option<R>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.cache.with(key, f)
+        match self.tiered.with_local(key, f) {
+            Ok(answer) => Some(answer),
+            Err(f) => self.vouched(key).map(|value| f(&value)),
+        }
     }
 
-    /// Returns the value for `key` without a trace, if the local tier has it; as [`Cache::peek`].
+    /// Returns the value for `key` without a trace, if the local tier has it; as [`Cache::peek`](crate::Cache::peek).
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        self.cache.peek(key)
+        if self.tiered.core().may_serve() { self.tiered.local.peek(key) } else { self.vouched(key) }
     }
 
-    /// Returns the value for each key, in order, where the local tier has it; as [`Cache::get_many`].
+    /// Returns whether the local tier has a value for `key`, without a trace.
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        if self.tiered.core().may_serve() { self.tiered.local.contains(key) } else { self.vouched(key).is_some() }
+    }
+
+    /// Returns what is known of the entry of `key`, if the local tier has it; as [`Cache::inspect`](crate::Cache::inspect).
+    pub fn inspect<Q>(&self, key: &Q) -> Option<EntryInfo>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        if self.contains(key) { self.tiered.local.inspect(key) } else { None }
+    }
+
+    /// Returns the value for each key, in order, where the local tier has it; as [`Cache::get_many`](crate::Cache::get_many).
     pub fn get_many<'q, Q, I>(&self, keys: I) -> Vec<Option<V>>
     where
         Q: Hash + Equivalent<K> + ?Sized + 'q,
         I: IntoIterator<Item = &'q Q>,
     {
-        self.cache.get_many(keys)
+        keys.into_iter().map(|key| self.get(key)).collect()
+    }
+
+    /// Returns what counts although the trust lease has lapsed.
+    #[cold]
+    fn vouched<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        if self.tiered.core().settings.on_lost_trust == LostTrust::Refuse {
+            return None;
+        }
+        let local = &self.tiered.local;
+        let vouched = |meta: &_| self.tiered.vouches(meta);
+        let found = local.store.read_if(local.hash(key), key, vouched, |entry, _| entry.clone());
+        found.map(|entry| entry.value.clone())
     }
 
     /// Returns what the local tier has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.cache.stats()
+        self.tiered.local.stats()
     }
 
-    /// Returns how many entries the local tier has; as [`Cache::len`].
+    /// Returns how many entries the local tier has; as [`Cache::len`](crate::Cache::len).
     #[must_use]
     pub fn len(&self) -> usize {
-        self.cache.len()
+        self.tiered.local.len()
     }
 
     /// Returns whether the local tier has no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.cache.is_empty()
+        self.tiered.local.is_empty()
     }
 
-    /// Returns what the entries of the local tier weigh; as [`Cache::weight`].
+    /// Returns what the entries of the local tier weigh; as [`Cache::weight`](crate::Cache::weight).
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.cache.weight()
+        self.tiered.local.weight()
     }
 
     /// Returns how much weight the local tier may hold.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.cache.capacity()
+        self.tiered.local.capacity()
     }
 
-    /// Reclaims every dead entry of the local tier; as [`Cache::run_maintenance`].
+    /// Reclaims every dead entry of the local tier; as [`Cache::run_maintenance`](crate::Cache::run_maintenance).
     pub fn run_maintenance(&self) {
-        self.cache.run_maintenance();
+        self.tiered.local.run_maintenance();
     }
 }
 
 impl<K, V, S> fmt::Debug for LocalView<'_, K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LocalView").field(self.cache).finish()
+        f.debug_tuple("LocalView").field(&self.tiered.local).finish()
     }
 }

@@ -13,7 +13,11 @@ mod stats;
 mod weights;
 
 #[cfg(feature = "tiered")]
+mod honest;
+#[cfg(feature = "tiered")]
 mod remote_tier;
+#[cfg(feature = "tiered")]
+mod rules;
 #[cfg(feature = "tiered")]
 mod tiered;
 

@@ -173,21 +173,20 @@ fn a_server_that_hangs_times_out_and_its_breaker_opens() {
         peer.wait_for_end();
     });
     let remote = Memcached::connect(server.addr()).unwrap();
-    for _ in 0..3 {
-        let replies = in_bounded_time(|| run_for(&remote, SHORT, Route::ByKey, &[("a", GET), ("b", set(b"1", None))]));
-        for reply in replies {
-            let error = reply.unwrap_err();
-            assert_says(&error, RemoteErrorKind::TimedOut, &["in time"]);
-            assert!(error.is_indeterminate());
-        }
+    // On the connection that is there; the next ones may not even be greeted in time.
+    let replies = in_bounded_time(|| run_for(&remote, SHORT, Route::ByKey, &[("a", GET), ("b", set(b"1", None))]));
+    for reply in replies {
+        let error = reply.unwrap_err();
+        assert_says(&error, RemoteErrorKind::TimedOut, &["in time"]);
+        assert!(error.is_indeterminate());
     }
-    eventually("the breaker to refuse", || {
+    eventually("the breaker to refuse without dialling", || {
         let before = server.accepted();
         let error = run_for(&remote, SHORT, Route::ByKey, &[("a", GET)]).remove(0).unwrap_err();
-        error.to_string().contains("keeps failing").then(|| {
+        // The server may count a connection late that was dialled before.
+        (error.to_string().contains("keeps failing") && server.accepted() == before).then(|| {
             assert_says(&error, RemoteErrorKind::Unavailable, &[&server.addr().to_string()]);
             assert!(!error.is_indeterminate());
-            assert_eq!(server.accepted(), before, "an open breaker does not dial");
         })
     });
 }

@@ -1,8 +1,10 @@
 //! The tiered cache over the store in memory, over a real memcached, and over three.
 
+mod adversary;
 mod bytes;
+mod endings;
 mod exchanges;
-mod gate;
+pub(crate) mod gate;
 mod lifetimes;
 mod model;
 mod moments;
@@ -14,14 +16,18 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder::{InMemoryRemote, Namespace, RawBytes, RemoteTier, TieredCache, TieredCacheBuilder};
+use larder::{InMemoryRemote, Namespace, NamespaceBuilder, RawBytes, TieredCache, TieredCacheBuilder};
 
-use self::gate::Gate;
+use self::gate::{Gate, NextLook};
+use crate::support::eventually;
 
 type Pages = TieredCache<String, String>;
 
 /// Far from every deadline that a test does not move.
 const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Longer than every time by which a test moves a clock.
+const YEARS: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A store that the cases of a test share, each in a namespace of its own.
 struct Stand {
@@ -95,17 +101,31 @@ impl Stand {
     }
 }
 
-fn namespace(name: &str, tier: impl RemoteTier) -> Namespace {
+/// Returns a namespace that looks at the journal when a test says so, or a load has to, and otherwise only once: by now.
+fn namespace(name: &str, gate: Gate) -> Namespace {
+    let look = gate.next_look();
+    settled(Namespace::builder(name, gate).poll_interval(HOUR).trust(YEARS), look)
+}
+
+/// Builds a namespace whose first look at the journal is over.
+fn settled(builder: NamespaceBuilder, look: NextLook) -> Namespace {
     // No outcome but of outages depends on the limit.
-    Namespace::builder(name, tier).version("1").timeout(Duration::from_secs(20)).build().unwrap()
+    let namespace = builder.version("1").timeout(Duration::from_secs(20)).build().unwrap();
+    // What the thread that follows the journal reads later would be news of what the test has done.
+    look.wait();
+    eventually("the journal", || {
+        namespace.poll_now().unwrap();
+        (!namespace.health().trust_left.is_zero()).then_some(())
+    });
+    namespace
 }
 
 fn process(
     name: &str,
-    tier: impl RemoteTier,
+    gate: Gate,
     set: impl FnOnce(TieredCacheBuilder<String, String>) -> TieredCacheBuilder<String, String>,
 ) -> Pages {
-    pages(&namespace(name, tier), set)
+    pages(&namespace(name, gate), set)
 }
 
 fn pages(

@@ -172,7 +172,7 @@ impl Connection {
             Some(len) => Some(self.read_value(len, deadline)?),
             None => None,
         };
-        wire::reply(&command.action, header, value, self.id)
+        wire::reply(&command.action, &header, value, self.id)
     }
 
     /// Asks what the server is and how it is set up: a look at its settings, so that nothing is written to it.
@@ -237,21 +237,27 @@ impl Connection {
 
     /// Reads a data block of `len` bytes, which is not above the cap, and its line end.
     fn read_value(&mut self, len: usize, deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let mut value = vec![0; len + 2];
-        let mut filled = 0;
-        while filled < value.len() {
-            if self.input.unread().is_empty() && value.len() - filled >= INPUT_LEN {
-                // Past the buffer, straight to where it belongs.
-                let rest = &mut value[filled..];
-                filled += receive(&mut self.stream, &mut self.slices, rest, deadline).map_err(Failure::Connection)?;
+        let block_len = len + 2;
+        let mut value = Vec::with_capacity(block_len);
+        loop {
+            let part = self.input.unread().len().min(block_len - value.len());
+            value.extend_from_slice(self.input.consume(part));
+            let missing = block_len - value.len();
+            if missing == 0 {
+                break;
+            }
+            if missing < INPUT_LEN {
+                self.fill(deadline).map_err(Failure::Connection)?;
                 continue;
             }
-            if self.input.unread().is_empty() {
-                self.fill(deadline).map_err(Failure::Connection)?;
+            // Past the buffer, straight to where it belongs.
+            let mut filled = value.len();
+            value.resize(block_len, 0);
+            while block_len - filled >= INPUT_LEN {
+                let rest = &mut value[filled..];
+                filled += receive(&mut self.stream, &mut self.slices, rest, deadline).map_err(Failure::Connection)?;
             }
-            let part = self.input.unread().len().min(value.len() - filled);
-            value[filled..filled + part].copy_from_slice(self.input.consume(part));
-            filled += part;
+            value.truncate(filled);
         }
         if !value.ends_with(b"\r\n") {
             return Err(wire::protocol("a value without its line end".to_owned()));

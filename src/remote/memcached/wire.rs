@@ -1,12 +1,13 @@
 //! Commands as memcached's meta protocol writes them, and its answers as replies.
 //!
-//! The `memcache` crate decodes the header lines; what they mean is decided here. Requests are written straight into the
-//! output, without its eight allocations for each.
+//! Requests are written straight into the output, and the lines of usual answers are read where they lie: the `memcache`
+//! crate takes eight allocations for each. It tells what all other lines are, those of errors.
 
 use std::io::Write;
+use std::str::FromStr;
 use std::time::Duration;
 
-use memcache::exp::{Error as MetaError, MetaCommandResult, MetaResponse, ReturnCode, parse_meta_result};
+use memcache::exp::{Error as MetaError, MetaResponse, ReturnCode, parse_meta_result};
 
 use crate::clock::real;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
@@ -37,9 +38,23 @@ pub(super) enum Failure {
 /// The first line of an answer.
 #[derive(Debug)]
 pub(super) struct Header {
-    result: MetaCommandResult,
+    code: ReturnCode,
     /// The length of the data block that follows, without its line end; not above the cap.
     pub(super) value_len: Option<usize>,
+    flags: Flags,
+}
+
+/// What the flags of an answer say, as far as larder asks for them.
+#[derive(Debug, Default)]
+struct Flags {
+    opaque: Option<u64>,
+    cas: Option<u64>,
+    size: Option<usize>,
+    /// In seconds; negative for an item that never expires.
+    ttl: Option<i64>,
+    stale: bool,
+    won: bool,
+    busy: bool,
 }
 
 /// Returns no less than the bytes that [`encode`] will write.
@@ -146,39 +161,77 @@ fn exptime_after(duration: Duration, unix_now: u64) -> u64 {
 
 /// Decodes the first line of the answer to the request that was marked `opaque`, whatever bytes it is made of.
 pub(super) fn header(line: &[u8], opaque: u64, max_value_len: usize) -> Result<Header, Failure> {
-    let result = MetaResponse::parse_header(line).and_then(parse_meta_result).map_err(|error| refusal(&error))?;
+    let mut tokens = line.split(|byte| *byte == b' ').filter(|token| !token.is_empty());
+    let code = match tokens.next() {
+        Some(b"VA") => ReturnCode::Va,
+        Some(b"HD") => ReturnCode::Hd,
+        Some(b"EN") => ReturnCode::En,
+        Some(b"NF") => ReturnCode::Nf,
+        Some(b"NS") => ReturnCode::Ns,
+        Some(b"EX") => ReturnCode::Ex,
+        _ => return Err(unusual(line)),
+    };
+    let value_len = if code == ReturnCode::Va {
+        let len = tokens.next().and_then(parse).filter(|len| *len <= max_value_len);
+        let too_long = || format!("{} announces a value above the limit of {max_value_len} bytes", quote(line));
+        Some(len.ok_or_else(|| protocol(too_long()))?)
+    } else {
+        None
+    };
+    let flags = Flags::read(tokens).ok_or_else(|| protocol(format!("{} has a flag that is no number", quote(line))))?;
     // A shifted stream would hand this caller somebody else's value. Miss or not, every answer carries its mark.
-    if result.opaque.as_deref() != Some(format!("{opaque:x}").as_bytes()) {
+    if flags.opaque != Some(opaque) {
         return Err(protocol(format!("the answer {} belongs to another request", quote(line))));
     }
-    let value_len = if result.rc == ReturnCode::Va { Some(value_len(line, max_value_len)?) } else { None };
-    Ok(Header { result, value_len })
+    Ok(Header { code, value_len, flags })
 }
 
-/// Reads the length that the crate has read before us but does not show.
-fn value_len(line: &[u8], max_value_len: usize) -> Result<usize, Failure> {
-    let token = line.split(|byte| *byte == b' ').filter(|token| !token.is_empty()).nth(1);
-    let len: Option<usize> =
-        token.and_then(|token| std::str::from_utf8(token).ok()).and_then(|token| token.parse().ok());
-    match len {
-        Some(len) if len <= max_value_len => Ok(len),
-        _ => Err(protocol(format!("{} announces a value above the limit of {max_value_len} bytes", quote(line)))),
+impl Flags {
+    /// Reads flags, or returns `None` where one does not have the number that belongs to it.
+    fn read<'a>(tokens: impl Iterator<Item = &'a [u8]>) -> Option<Flags> {
+        let mut flags = Flags::default();
+        for token in tokens {
+            let (flag, argument) = token.split_first()?;
+            match flag {
+                b'O' => flags.opaque = Some(u64::from_str_radix(std::str::from_utf8(argument).ok()?, 16).ok()?),
+                b'c' => flags.cas = Some(parse(argument)?),
+                b's' => flags.size = Some(parse(argument)?),
+                b't' => flags.ttl = Some(parse(argument)?),
+                b'X' => flags.stale = true,
+                b'W' => flags.won = true,
+                b'Z' => flags.busy = true,
+                // A later server may tell more than it is asked.
+                _ => {}
+            }
+        }
+        Some(flags)
+    }
+}
+
+fn parse<N: FromStr>(digits: &[u8]) -> Option<N> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Says what a line is that begins no usual answer.
+fn unusual(line: &[u8]) -> Failure {
+    match MetaResponse::parse_header(line).and_then(parse_meta_result) {
+        Err(error) => refusal(&error),
+        Ok(_) => protocol(format!("unexpected answer: {}", quote(line))),
     }
 }
 
 /// Turns an answer into the reply to `action`.
 pub(super) fn reply(
     action: &Action<'_>,
-    header: Header,
+    header: &Header,
     value: Option<Vec<u8>>,
     connection: u64,
 ) -> Result<Reply, Failure> {
     use ReturnCode::{En, Ex, Hd, Nf, Ns, Va};
-    let result = header.result;
-    match (action, result.rc) {
+    match (action, header.code) {
         (Action::Get { .. }, En) | (Action::Delete { .. } | Action::MarkStale { .. }, Nf) => Ok(Reply::Miss),
-        (Action::Get { value: true, lease, .. }, Va) | (Action::Get { value: false, lease, .. }, Hd) => {
-            item(&result, value, lease.is_some(), connection)
+        (Action::Get { value: true, .. }, Va) | (Action::Get { value: false, .. }, Hd) => {
+            item(&header.flags, value, connection)
         }
         (Action::Set { .. } | Action::Delete { .. } | Action::MarkStale { .. }, Hd) => Ok(Reply::Done),
         (Action::Set { .. }, Ns) => Ok(Reply::NotStored),
@@ -192,19 +245,13 @@ pub(super) fn reply(
     }
 }
 
-fn item(
-    result: &MetaCommandResult,
-    value: Option<Vec<u8>>,
-    with_lease: bool,
-    connection: u64,
-) -> Result<Reply, Failure> {
-    let Some(cas) = result.cas else { return Err(protocol("an item without its cas".to_owned())) };
+fn item(flags: &Flags, value: Option<Vec<u8>>, connection: u64) -> Result<Reply, Failure> {
+    let Some(cas) = flags.cas else { return Err(protocol("an item without its cas".to_owned())) };
     if cas == 0 {
         return Err(Failure::Connection(no_cas()));
     }
     let cas = Cas { value: cas, connection };
-    let size = result.size.and_then(|size| usize::try_from(size).ok());
-    let len = match (&value, size) {
+    let len = match (&value, flags.size) {
         (Some(value), Some(size)) if value.len() != size => {
             return Err(protocol(format!("an item of {size} bytes came with {}", value.len())));
         }
@@ -214,17 +261,17 @@ fn item(
     };
     // Only an empty item with a lease on it is a placeholder. A stale item with a value has `W` and `Z` too: there they
     // speak of who refreshes it.
-    if len == 0 && (result.won || result.busy) {
-        return Ok(if result.won && with_lease { Reply::Won(cas) } else { Reply::Busy(cas) });
+    if len == 0 && (flags.won || flags.busy) {
+        return Ok(if flags.won { Reply::Won(cas) } else { Reply::Busy(cas) });
     }
     Ok(Reply::Hit(Item {
         value: value.unwrap_or_default(),
         len,
         cas,
         // Negative: never.
-        expires_in: result.ttl.and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs),
-        stale: result.stale,
-        won: result.won,
+        expires_in: flags.ttl.and_then(|secs| u64::try_from(secs).ok()).map(Duration::from_secs),
+        stale: flags.stale,
+        won: flags.won,
     }))
 }
 
@@ -349,7 +396,7 @@ mod tests {
 
     fn decode(action: Action<'_>, line: &str, value: Option<&[u8]>) -> Result<Reply, RemoteErrorKind> {
         header(line.as_bytes(), 1, MAX)
-            .and_then(|header| reply(&action, header, value.map(<[u8]>::to_vec), 9))
+            .and_then(|header| reply(&action, &header, value.map(<[u8]>::to_vec), 9))
             .map_err(|(Failure::Command(error) | Failure::Connection(error))| error.kind())
     }
 
@@ -361,11 +408,13 @@ mod tests {
         assert_eq!(decode(lease, "VA 0 c7 t-1 s0 O1 W", Some(b"")), Ok(Reply::Won(cas)));
         assert!(matches!(decode(lease, "VA 0 c7 t29 s0 O1 Z", Some(b"")), Ok(Reply::Busy(cas)) if cas.value == 7));
         assert!(matches!(decode(plain, "VA 0 c7 t29 s0 O1 Z", Some(b"")), Ok(Reply::Busy(cas)) if cas.value == 7));
+        assert_eq!(decode(plain, "VA 0 c7 t29 s0 O1 X W", Some(b"")), Ok(Reply::Won(cas)));
         let hit = |value: &[u8], stale, won| {
             let expires_in = Some(Duration::from_secs(5));
             Ok(Reply::Hit(Item { value: value.to_vec(), len: value.len(), cas, expires_in, stale, won }))
         };
         assert_eq!(decode(lease, "VA 0 c7 t5 s0 O1", Some(b"")), hit(b"", false, false));
+        assert_eq!(decode(lease, "VA 1  c7 t5 s1 h1 O1 later ", Some(b"a")), hit(b"a", false, false));
         assert_eq!(decode(lease, "VA 1 c7 t5 s1 O1 X W", Some(b"a")), hit(b"a", true, true));
         assert_eq!(decode(lease, "VA 1 c7 t5 s1 O1 Z X", Some(b"a")), hit(b"a", true, false));
     }
@@ -383,6 +432,11 @@ mod tests {
             (look, "VA 1 c7 t1 s1 O1", Some(&b"a"[..])),
             (get, "VA 1 t1 s1 O1", Some(b"a")),
             (get, "VA 1 c7 t1 s2 O1", Some(b"a")),
+            (get, "VA 1 c t1 s1 O1", Some(b"a")),
+            (get, "VA 1 c7 tx s1 O1", Some(b"a")),
+            (get, "VA 1 c7 t1 s-1 O1", Some(b"a")),
+            (get, "VA 1 c7 t1 s1 O", Some(b"a")),
+            (get, "VA 1 c7 t1 s1 Ox", Some(b"a")),
             (look, "HD c7 t1 O1", None),
             (get, "VA 4294967295 c7 t1 s1 O1", Some(b"a")),
             (get, "VA 99999999999999999999 O1", Some(b"a")),
@@ -436,7 +490,7 @@ mod tests {
             ] {
                 if let Ok(header) = header(&line, 1, MAX) {
                     prop_assert!(header.value_len.is_none_or(|len| len <= MAX));
-                    _ = reply(&action, header, Some(value.clone()), 1);
+                    _ = reply(&action, &header, Some(value.clone()), 1);
                 }
             }
         }

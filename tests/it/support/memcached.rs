@@ -40,6 +40,10 @@ impl Server {
         self.addr
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the process, as a crash would, and waits for its end.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("kill memcached");

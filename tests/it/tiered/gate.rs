@@ -2,10 +2,12 @@
 //! changes answers, and counts.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use larder::{Action, Command, RemoteError, RemoteTier, Reply, Route, SetMode, WireKey};
+
+use crate::support::PATIENCE;
 
 /// What a command is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +22,18 @@ pub(crate) enum Kind {
     ReadToken,
     /// The token of a group is added or replaced.
     WriteToken,
+    /// The journal is read, with or without its entries.
+    ReadJournal,
+    /// The journal is made, appended to or replaced.
+    WriteJournal,
 }
 
 impl Kind {
     pub(crate) fn of(command: &Command<'_>) -> Kind {
+        let is_journal = command.key.as_bytes().ends_with(b":j");
         match (command.route, command.action) {
+            (Route::Control, Action::Get { .. }) if is_journal => Kind::ReadJournal,
+            (Route::Control, _) if is_journal => Kind::WriteJournal,
             (Route::Control, Action::Get { .. }) => Kind::ReadToken,
             (Route::Control, _) => Kind::WriteToken,
             (Route::ByKey, Action::Get { .. }) => Kind::Read,
@@ -61,21 +70,76 @@ struct State {
 pub(crate) struct Gate {
     inner: Arc<dyn RemoteTier>,
     state: Option<Arc<Mutex<State>>>,
+    looks: Arc<Looks>,
+}
+
+/// How many exchanges have gone past a gate, of the threads that follow the journal.
+#[derive(Default)]
+struct Looks {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+/// The way past a gate.
+struct Bypass {
+    inner: Arc<dyn RemoteTier>,
+    looks: Arc<Looks>,
+}
+
+/// The next exchange that goes past a gate.
+pub(crate) struct NextLook {
+    looks: Arc<Looks>,
+    after: u64,
+}
+
+impl NextLook {
+    pub(crate) fn wait(self) {
+        let Looks { count, changed } = &*self.looks;
+        let count =
+            changed.wait_timeout_while(count.lock().unwrap(), PATIENCE, |count| *count <= self.after).unwrap().0;
+        assert!(*count > self.after, "nobody looks at the journal");
+    }
+}
+
+impl RemoteTier for Bypass {
+    fn run(&self, batch: &[Command<'_>], timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
+        let replies = self.inner.run(batch, timeout);
+        *self.looks.count.lock().unwrap() += 1;
+        self.looks.changed.notify_all();
+        replies
+    }
+
+    fn max_value_len(&self) -> usize {
+        self.inner.max_value_len()
+    }
+
+    fn servers(&self) -> usize {
+        self.inner.servers()
+    }
+
+    fn server_of(&self, key: &WireKey, route: Route) -> usize {
+        self.inner.server_of(key, route)
+    }
 }
 
 impl Gate {
     pub(crate) fn new(inner: impl RemoteTier) -> Gate {
-        Gate { inner: Arc::new(inner), state: Some(Arc::default()) }
+        Gate { inner: Arc::new(inner), state: Some(Arc::default()), looks: Arc::default() }
     }
 
     /// Returns another gate before the same store.
     pub(crate) fn another(&self) -> Gate {
-        Gate { inner: self.inner.clone(), state: Some(Arc::default()) }
+        Gate { inner: self.inner.clone(), state: Some(Arc::default()), looks: Arc::default() }
     }
 
     /// Returns the store without a gate.
     pub(crate) fn ungated(&self) -> Gate {
-        Gate { inner: self.inner.clone(), state: None }
+        Gate { inner: self.inner.clone(), state: None, looks: Arc::default() }
+    }
+
+    /// Returns what to wait on for the next exchange of a thread that follows the journal.
+    pub(crate) fn next_look(&self) -> NextLook {
+        NextLook { looks: self.looks.clone(), after: *self.looks.count.lock().unwrap() }
     }
 
     fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -170,5 +234,19 @@ impl RemoteTier for Gate {
 
     fn max_value_len(&self) -> usize {
         self.inner.max_value_len()
+    }
+
+    fn servers(&self) -> usize {
+        self.inner.servers()
+    }
+
+    fn server_of(&self, key: &WireKey, route: Route) -> usize {
+        self.inner.server_of(key, route)
+    }
+
+    /// The thread that follows the journal goes past the gate: when it looks is not for a test to say.
+    fn dedicated(&self) -> Option<Box<dyn RemoteTier>> {
+        let inner = self.inner.dedicated().map_or_else(|| self.inner.clone(), Arc::from);
+        Some(Box::new(Bypass { inner, looks: self.looks.clone() }))
     }
 }

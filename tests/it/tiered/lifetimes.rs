@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use larder::{Clock, EntryOptions, Item, ManualClock, Namespace, RawBytes, Reply, TieredCache, TieredCacheBuilder};
 
 use super::gate::{Gate, When};
-use super::{HOUR, Pages, Stand, load, own, process};
+use super::{HOUR, Pages, Stand, YEARS, load, own, process, settled};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,7 +22,8 @@ fn later(name: &str, gate: &Gate, elapsed: Duration) -> (Pages, ManualClock) {
         other => Ok(other),
     });
     let (clock, time) = Clock::manual();
-    let namespace = Namespace::builder(name, gate).version("1").clock(clock).build().unwrap();
+    let look = gate.next_look();
+    let namespace = settled(Namespace::builder(name, gate).clock(clock).trust(YEARS), look);
     (super::pages(&namespace, |pages| pages), time)
 }
 
@@ -76,7 +77,8 @@ fn the_time_that_a_write_takes_counts() {
     let stand = Stand::memory();
     let name = stand.fresh();
     let (clock, time) = Clock::manual();
-    let namespace = Namespace::builder(&name, stand.gate.clone()).version("1").clock(clock).build().unwrap();
+    let namespace =
+        settled(Namespace::builder(&name, stand.gate.clone()).clock(clock).trust(YEARS), stand.gate.next_look());
     let writer = super::pages(&namespace, |pages| pages);
     stand.gate.reset();
     stand.gate.at(1, When::After, move || time.advance(30 * SECOND));

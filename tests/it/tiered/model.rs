@@ -1,12 +1,14 @@
 //! Random operations and faults against a plain model: whatever the store loses, and whenever, nothing old is alive again.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use larder::{Added, EntryOptions, InMemoryRemote, Write};
 use proptest::prelude::*;
 
 use super::gate::Gate;
 use super::{Pages, own, process};
+use crate::support::eventually;
 
 const KEYS: [&str; 3] = ["a", "b", "a key that is digested"];
 const GROUPS: [&str; 2] = ["g", "h"];
@@ -114,8 +116,10 @@ impl World {
     fn new(capacity: u64) -> World {
         let memory = InMemoryRemote::new();
         let gate = Gate::new(memory.clone());
-        let mine = process("model", gate.clone(), |pages| pages.capacity(capacity));
-        let others = process("model", gate.clone(), |pages| pages.capacity(0));
+        // A lease that could not be given back is waited for; that is not what this is about.
+        let patience = Duration::from_millis(2);
+        let mine = process("model", gate.clone(), |pages| pages.capacity(capacity).load_wait(patience));
+        let others = process("model", gate.clone(), |pages| pages.capacity(0).load_wait(patience));
         World { memory, gate, mine, others, here: HashMap::new(), there: HashMap::new(), last: 0 }
     }
 
@@ -169,12 +173,14 @@ impl World {
         match op {
             Op::Insert { key, groups } => {
                 let value = self.fresh();
+                // A bump that is paid late takes along what was written before.
+                let nothing_owed = mine.namespace().owed() == 0;
                 let options = EntryOptions::new().groups(names(groups));
                 let written = mine.insert_with(own(KEYS[key]), value.clone(), options);
                 let through = matches!(written, Write::Through | Write::RemoteOnly(_));
                 self.kill(through, |at, _| at == key);
                 self.born(key, &value, groups);
-                if through && self.calm() {
+                if through && nothing_owed && self.calm() {
                     assert_eq!(mine.get(KEYS[key]), Some(value));
                 }
             }
@@ -188,6 +194,8 @@ impl World {
                 }
             }
             Op::Load { key, groups } => self.load(&mine, key, groups, true),
+            // Within the bound, another process answers by what it knew at its last look at the journal.
+            Op::LoadElsewhere { .. } | Op::Elsewhere { .. } if others.namespace().poll_now().is_err() => {}
             Op::LoadElsewhere { key, groups } => self.load(&others, key, groups, false),
             Op::Get { key } => self.check(key, mine.get(KEYS[key]).as_deref(), true),
             Op::GetMany => {
@@ -242,7 +250,7 @@ impl World {
         let probe = larder::WireKey::new("probe").unwrap();
         let get = larder::Action::Get { value: false, lease: None, touch: None };
         let command = larder::Command { key: &probe, route: larder::Route::ByKey, action: get };
-        let limit = std::time::Duration::from_secs(1);
+        let limit = Duration::from_secs(1);
         !matches!(larder::RemoteTier::run(&self.memory, &[command], limit).as_slice(), [Ok(larder::Reply::Miss)])
     }
 }
@@ -263,9 +271,7 @@ proptest! {
         world.memory.offline(false);
         world.memory.fail_next(0);
         world.memory.lose_replies(0);
-        // Any exchange pays; a local hit makes none.
-        prop_assert_eq!(world.mine.get("nothing"), None);
-        assert_eq!(world.mine.namespace().owed(), 0);
+        eventually("all to be paid", || (world.mine.namespace().owed() == 0).then_some(()));
         for key in 0..KEYS.len() {
             world.apply(Op::Elsewhere { key });
             world.apply(Op::Load { key, groups: 0 });

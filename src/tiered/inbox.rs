@@ -1,0 +1,73 @@
+//! What a cache does about news from other processes.
+
+use super::index::{Note, WireIndex};
+use crate::broadcast::journal::Moved;
+use crate::entry::Entry;
+use crate::group::Bump;
+use crate::namespace::core::Audience;
+use crate::store::Store;
+use crate::sync::Arc;
+
+/// Where news for one cache arrive.
+pub(super) struct Inbox<K, V> {
+    store: Arc<Store<K, V>>,
+    index: WireIndex,
+    /// The group that every value of the cache belongs to.
+    root: u64,
+    /// Who this cache is in the journal: another of the same name in this process is somebody else.
+    pub(super) sender: u64,
+}
+
+impl<K, V> Inbox<K, V> {
+    pub(super) fn new(store: Arc<Store<K, V>>, root: u64, sender: u64) -> Self {
+        Inbox { store, index: WireIndex::new(), root, sender }
+    }
+
+    /// Notes under which hash the local tier knows a key, for news to find it. What stands in the local tier for the key has
+    /// to be there already, and nothing may have been sent for it yet.
+    pub(super) fn note(&self, fingerprint: u64, hash: u64) {
+        self.index.note(&self.store, Note { fingerprint, hash });
+    }
+
+    /// Returns whether this very entry is still in the local tier.
+    pub(super) fn holds(&self, entry: &Arc<Entry<K, V>>) -> bool {
+        self.store.is_current(entry)
+    }
+
+    /// Takes what stands under a key out of the local tier.
+    pub(super) fn forget(&self, fingerprint: u64) {
+        if let Some(hash) = self.index.find(fingerprint) {
+            self.store.remove_hash(hash);
+        }
+    }
+}
+
+impl<K, V> Audience for Inbox<K, V>
+where
+    K: Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    fn key_moved(&self, moved: Moved, sender: u64) {
+        let (Moved::KeyInsert(fingerprint) | Moved::KeyRemove(fingerprint) | Moved::KeyExpire(fingerprint)) = moved
+        else {
+            return;
+        };
+        // What this cache has inserted is newer here than there. Its own removals count like anybody's: a value may have been
+        // copied between the removal here and the one there.
+        if matches!(moved, Moved::KeyInsert(_)) && sender == self.sender {
+            return;
+        }
+        if !matches!(moved, Moved::KeyExpire(_)) {
+            self.forget(fingerprint);
+        } else if let Some(hash) = self.index.find(fingerprint) {
+            self.store.expire_hash(hash);
+        }
+    }
+
+    fn group_moved(&self, group: u64, bump: Bump) {
+        // Nobody expires a root.
+        if group == self.root && bump == Bump::Kill {
+            self.store.clear();
+        }
+    }
+}

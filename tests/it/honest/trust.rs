@@ -1,0 +1,88 @@
+//! What the local tier does once a process has not heard of the others for too long.
+
+use std::time::Duration;
+
+use larder::{InMemoryRemote, LoadErrorKind, LostTrust};
+
+use crate::rules::{Process, TRUST, own};
+use crate::tiered::gate::{Kind, When};
+
+/// Returns a process that has `k` locally, and whose trust has lapsed; it can reach the store, but not the journal.
+fn cut_off(policy: LostTrust) -> (InMemoryRemote, Process) {
+    let store = InMemoryRemote::new();
+    let process = Process::with(&store, |namespace| namespace.on_lost_trust(policy), |pages| pages);
+    process.insert("k", "1");
+    process.time.advance(TRUST - Duration::from_millis(1));
+    assert_eq!(process.local("k").as_deref(), Some("1"), "to the last millisecond");
+    process.time.advance(Duration::from_millis(1));
+    process.wire.fail(&[Kind::ReadJournal]);
+    process.wire.log();
+    (store, process)
+}
+
+/// The journal can be read, but so slowly that this brings no trust.
+#[test]
+fn revalidate_asks_the_store() {
+    let (store, process) = cut_off(LostTrust::Revalidate);
+    process.wire.fail(&[]);
+    let other = Process::new(&store);
+    // While the answer is under way, the value changes.
+    let slowly = |value: &'static str| {
+        let (time, other) = (process.time.clone(), other.clone());
+        process.wire.at(Kind::ReadJournal, When::After, move || {
+            other.insert("k", value);
+            time.advance(TRUST);
+        });
+    };
+    assert_eq!(process.local("k"), None);
+    slowly("2");
+    assert_eq!(process.get("k").as_deref(), Some("2"));
+    process.look();
+    assert_eq!((process.local("k"), process.get("k")), (None, Some(own("2"))), "what is not trusted is not copied");
+    process.lapse();
+    slowly("3");
+    assert_eq!(process.load("k", "loaded"), "3");
+    assert!(process.namespace().health().trust_left.is_zero());
+}
+
+/// Without the journal there are no tokens either, by which to judge what the store has.
+#[test]
+fn revalidate_loads_what_the_store_cannot_be_asked_for() {
+    let (_store, process) = cut_off(LostTrust::Revalidate);
+    assert_eq!((process.local("k"), process.get("k")), (None, None));
+    assert_eq!(process.load("k", "3"), "3");
+    // What it has loaded itself it serves for as long as it would trust a look of that time.
+    process.time.advance(TRUST - Duration::from_millis(1));
+    assert_eq!((process.local("k"), process.load("k", "4")), (Some(own("3")), own("3")));
+    process.time.advance(Duration::from_millis(1));
+    assert_eq!((process.local("k"), process.load("k", "4")), (None, own("4")));
+}
+
+#[test]
+fn serve_stale_goes_on() {
+    let (store, process) = cut_off(LostTrust::ServeStale);
+    Process::new(&store).insert("k", "2");
+    store.offline(true);
+    process.time.advance(10 * TRUST);
+    assert_eq!((process.local("k"), process.get("k")), (Some(own("1")), Some(own("1"))));
+    assert_eq!(process.load("k", "3"), "1");
+    store.offline(false);
+    process.wire.fail(&[]);
+    process.look();
+    assert_eq!(process.get("k").as_deref(), Some("2"));
+}
+
+#[test]
+fn refuse_answers_nothing() {
+    let (_store, process) = cut_off(LostTrust::Refuse);
+    assert_eq!((process.local("k"), process.get("k")), (None, None));
+    assert_eq!(process.pages.get_many(["k"]), [None]);
+    let refused = process.pages.get_or_load("k", |_| -> Result<String, ()> { panic!("nothing is loaded") });
+    assert_eq!(refused.unwrap_err().kind(), LoadErrorKind::Untrusted);
+    let refused = process.pages.get_many_or_load(["k"], |_| -> Result<_, ()> { panic!("nothing is loaded") });
+    assert_eq!(refused.unwrap_err().kind(), LoadErrorKind::Untrusted);
+    // A read that can look at the journal again does.
+    process.wire.fail(&[]);
+    assert_eq!(process.get("k").as_deref(), Some("1"));
+    assert_eq!(process.local("k").as_deref(), Some("1"));
+}
