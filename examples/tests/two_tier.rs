@@ -73,9 +73,11 @@ fn the_verdict_fails() {
         ("foreign-value", "is the record of"),
         ("damaged-value", "is damaged"),
         ("future-value", "and the source has only"),
-        // One worker: see `FENCED_ACROSS_PROCESSES` in the example.
-        ("forgotten-bump --workers 1 --requests 10000", "was complete before the read"),
+        ("forgotten-bump --requests 10000", "was complete before the read"),
+        // Few threads, so that loads alone take several times as long as a change may be unknown.
+        ("untold-writes --workers 2 --threads 2 --requests 20000", "another worker's change had made wrong"),
         ("lost-write", "lost writes"),
+        ("unshared-loads --requests 10000", "loads beside another of their record"),
         ("failed-worker", "worker 0 failed"),
     ];
     for (sabotage, says) in cases {

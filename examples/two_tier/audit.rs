@@ -14,7 +14,9 @@ const BATCH: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     pub(crate) found: u64,
-    /// Missing, from a store that dropped items for want of room: a cache may do that.
+    /// Whether the store may have dropped something for want of room: a cache may do that.
+    pub(crate) may_be_missing: bool,
+    /// Missing, from such a store.
     pub(crate) evicted: u64,
     pub(crate) lost: u64,
     pub(crate) first_lost: Option<String>,
@@ -32,14 +34,13 @@ pub(crate) fn audit(job: &Job, store: &Store, workload: &Workload) -> Result<Aud
     }
     let rows = Ledger::open(&job.ledger())?.rows(0..workload.keys.len() as u32)?;
     let written: Vec<_> = workload.keys.iter().zip(rows).filter(|(_, row)| row.acknowledged > 0).collect();
-    let may_be_missing = store.has_evicted()?;
-    let mut audit = Audit::default();
+    let mut audit = Audit { may_be_missing: store.has_evicted()?, ..Audit::default() };
     for batch in written.chunks(BATCH) {
         for ((key, row), answer) in batch.iter().zip(cache.get_many(batch.iter().map(|(key, _)| key.as_str()))) {
             let flaw = answer.as_ref().map(|answer: &Record| answer.flaw(key, row.acknowledged, row.version));
             match flaw {
                 Some(None) => audit.found += 1,
-                None if may_be_missing => audit.evicted += 1,
+                None if audit.may_be_missing => audit.evicted += 1,
                 missing_or_flawed => {
                     audit.lost += 1;
                     let what = missing_or_flawed.flatten().unwrap_or_else(|| format!("{key} is missing"));

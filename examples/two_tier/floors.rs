@@ -1,44 +1,24 @@
-//! The oldest versions that a worker may be answered with.
+//! The oldest versions that a worker may be answered with, because later changes of its own are complete.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Whether a load that names its groups while it runs is fenced by a bump in *another* process during it.
-///
-/// Not yet: its result is stored with the tokens that the groups have when it ends. So a process may be answered with records
-/// from before its own bump, if another was loading them just then; such answers have a line of their own in the table. With
-/// one worker they are wrong values already.
-const FENCED_ACROSS_PROCESSES: bool = false;
-
-/// Versions of one record that its changes by this worker were completed with.
-#[derive(Debug, Default)]
-pub(crate) struct Floors {
-    written: AtomicU64,
-    bumped: AtomicU64,
-}
-
-/// The same at one moment, before a read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Floor {
-    /// An older answer is wrong.
-    pub(crate) least: u64,
-    /// An older answer is of a load that a bump overtook.
-    pub(crate) bumped: u64,
-}
+/// By record: the version that its last complete change by this worker made.
+#[derive(Debug)]
+pub(crate) struct Floors(Vec<AtomicU64>);
 
 impl Floors {
-    /// Whatever the remote tier said to a change: this process must not be answered with older versions from now on.
-    pub(crate) fn written(&self, version: u64) {
+    pub(crate) fn new(records: usize) -> Floors {
+        Floors((0..records).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Notes that a change is complete: whatever the remote tier said to it, this process is not answered with what is older
+    /// from now on.
+    pub(crate) fn raise(&self, record: u32, version: u64) {
         // Release pairs with the Acquire in `before_read`: the read begins after the change was complete.
-        self.written.store(version, Ordering::Release);
+        self.0[record as usize].store(version, Ordering::Release);
     }
 
-    pub(crate) fn bumped(&self, version: u64) {
-        self.bumped.store(version, Ordering::Release);
-    }
-
-    pub(crate) fn before_read(&self, workers: usize) -> Floor {
-        let (written, bumped) = (self.written.load(Ordering::Acquire), self.bumped.load(Ordering::Acquire));
-        let strict = FENCED_ACROSS_PROCESSES || workers == 1;
-        Floor { least: if strict { written.max(bumped) } else { written }, bumped }
+    pub(crate) fn before_read(&self, record: u32) -> u64 {
+        self.0[record as usize].load(Ordering::Acquire)
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use larder::{Namespace, Postcard, RemoteTier, TieredCache};
+use larder::{Announce, Namespace, Postcard, RemoteTier, TieredCache};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
@@ -18,6 +18,9 @@ pub(crate) const LOCAL_CAPACITY: u64 = 10_000;
 
 /// Long enough that a lookup succeeds on a machine with many more threads than cores.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a worker serves its local tier after it last heard of other workers' changes: larder's own default.
+pub(crate) const TRUST: Duration = Duration::from_millis(500);
 
 /// The soft deadline: long runs see refreshes. The hard one is eight times as long, which no run reaches.
 const SOFT_TTL: Duration = Duration::from_secs(60);
@@ -50,8 +53,11 @@ impl Job {
 
     /// Returns the cache over `tier`, with a local tier of this capacity.
     pub(crate) fn cache(&self, tier: impl RemoteTier, capacity: u64) -> Result<Records, Failure> {
-        let namespace = Namespace::builder(&self.namespace, tier).version("1").timeout(TIMEOUT).build()?;
-        let records = TieredCache::builder(&namespace, "records").capacity(capacity).soft_ttl(SOFT_TTL);
+        let mut namespace = Namespace::builder(&self.namespace, tier).version("1").timeout(TIMEOUT).trust(TRUST);
+        if self.sabotage == Some(Sabotage::UntoldWrites) {
+            namespace = namespace.announce(Announce::Groups);
+        }
+        let records = TieredCache::builder(&namespace.build()?, "records").capacity(capacity).soft_ttl(SOFT_TTL);
         Ok(records.codec(Postcard).build()?)
     }
 }

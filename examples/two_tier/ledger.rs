@@ -15,8 +15,8 @@ const ROW_LEN: usize = 16;
 pub(crate) struct Row {
     /// How often the record has changed.
     pub(crate) version: u64,
-    /// The version that its writer was told is in both tiers; 0 if there is none, or it was changed or invalidated since. The
-    /// remote tier must have it, or a later one, at the end.
+    /// The version that its writer was told is in both tiers; 0 if there is none, or it was changed or invalidated since, or
+    /// so shortly before that it may be gone. The remote tier must have it, or a later one, at the end.
     pub(crate) acknowledged: u64,
 }
 

@@ -4,8 +4,10 @@
 //! around an `InMemoryRemote` where there is none.
 
 mod audit;
+mod clock;
 mod crew;
 mod floors;
+mod history;
 mod job;
 mod latencies;
 mod ledger;

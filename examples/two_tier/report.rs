@@ -8,7 +8,8 @@ use crate::verdict::Report;
 
 impl Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { tally, distinct, audit, took, .. } = self;
+        let Report { tally, judgement, keys, audit, took, .. } = self;
+        let distinct = keys.len() as u64;
         let requests = tally.reads() + tally.writes + tally.bumps;
         writeln!(
             f,
@@ -28,27 +29,24 @@ impl Display for Report<'_> {
             requests,
             &format!("in {:.1} s, {} a second", took.as_secs_f64(), grouped(per_second as u64)),
         )?;
-        line(f, "distinct keys", *distinct as u64, "")?;
-        line(f, "loads", tally.loads, &format!("{:.2} for each distinct key", tally.loads as f64 / *distinct as f64))?;
+        line(f, "distinct keys", distinct, "")?;
+        let loads = tally.history.loads.len() as u64;
+        let per_key = loads as f64 / distinct as f64;
+        let note = format!("{per_key:.2} for each distinct key, {} began beside another of theirs", judgement.beside);
+        line(f, "loads", loads, &note)?;
         line(f, "writes", tally.writes, &format!("{} acknowledged", grouped(tally.writes_acknowledged)))?;
         line(f, "group bumps", tally.bumps, &format!("{} acknowledged", grouped(tally.bumps_acknowledged)))?;
         line(f, "entries invalidated", tally.invalidated, "by group bumps, in the local tiers of their workers")?;
-        line(f, "outdated answers", tally.outdated, "older than another worker's change, until their deadline")?;
-        line(
-            f,
-            "overtaken answers",
-            tally.overtaken,
-            "from loads in other workers that a bump overtook: not judged yet",
-        )?;
+        outdated(f, &judgement.lags)?;
+        let per_exchange = tally.commands as f64 / tally.exchanges.max(1) as f64;
+        line(f, "exchanges", tally.exchanges, &format!("with the remote tier, of {per_exchange:.1} commands each"))?;
         line(f, "remote errors", tally.remote_errors, "")?;
+        line(f, "resyncs", tally.resyncs, "of local tiers that had lost the journal, after the start")?;
         if let Ok(Audit { found, evicted, .. }) = audit {
             line(f, "writes read back", *found, &format!("{} evicted", grouped(*evicted)))?;
         }
         writeln!(f)?;
         match self.faults().as_slice() {
-            [] if tally.overtaken > 0 => {
-                writeln!(f, "PASS: no failed worker, no lost write, no wrong value but the overtaken")
-            }
             [] => writeln!(f, "PASS: no failed worker, no lost write, no wrong value"),
             faults => faults.iter().try_for_each(|fault| writeln!(f, "FAIL: {fault}")),
         }
@@ -63,6 +61,13 @@ fn row(f: &mut fmt::Formatter<'_>, tier: &str, latencies: &Latencies, reads: u64
         write!(f, "{us:>12.1}")?;
     }
     writeln!(f)
+}
+
+/// Writes how long answers were older than another worker's change.
+fn outdated(f: &mut fmt::Formatter<'_>, lags: &Latencies) -> fmt::Result {
+    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|quantile| lags.quantile(quantile).as_secs_f64() * 1_000.0);
+    let note = format!("p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms after another worker's change");
+    line(f, "outdated answers", lags.count(), if lags.count() > 0 { &note } else { "" })
 }
 
 fn line(f: &mut fmt::Formatter<'_>, name: &str, count: u64, note: &str) -> fmt::Result {

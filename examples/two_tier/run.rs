@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::audit::audit;
 use crate::crew;
+use crate::history::Judgement;
 use crate::job::{Failure, Job, LOCAL_CAPACITY};
 use crate::ledger::Ledger;
 use crate::options::Options;
@@ -74,7 +75,9 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
         }
     }
     let audit = audit(&job, &store, &workload);
-    let report = Report { tally: &tally, distinct: workload.keys.len(), failed: &failed, audit: &audit, took };
+    let judgement = Judgement::of(&tally.history);
+    let keys = &workload.keys;
+    let report = Report { tally: &tally, judgement: &judgement, keys, failed: &failed, audit: &audit, took };
     print!("{report}");
     Ok(report.faults().is_empty())
 }

@@ -16,18 +16,24 @@ pub(crate) enum Sabotage {
     FutureValue,
     /// Groups change in the source, and are not invalidated.
     ForgottenBump,
+    /// Workers do not tell each other of their writes.
+    UntoldWrites,
     /// Acknowledged writes are gone before they are looked for.
     LostWrite,
+    /// Reads load for themselves, whoever else loads the same.
+    UnsharedLoads,
     /// One worker ends half-way.
     FailedWorker,
 }
 
-const KINDS: [(&str, Sabotage); 6] = [
+const KINDS: [(&str, Sabotage); 8] = [
     ("foreign-value", Sabotage::ForeignValue),
     ("damaged-value", Sabotage::DamagedValue),
     ("future-value", Sabotage::FutureValue),
     ("forgotten-bump", Sabotage::ForgottenBump),
+    ("untold-writes", Sabotage::UntoldWrites),
     ("lost-write", Sabotage::LostWrite),
+    ("unshared-loads", Sabotage::UnsharedLoads),
     ("failed-worker", Sabotage::FailedWorker),
 ];
 

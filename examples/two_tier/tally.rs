@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::History;
 use crate::latencies::Latencies;
 
 /// So many wrong values are kept word by word; the others are counted.
@@ -15,20 +16,21 @@ pub(crate) struct Tally {
     pub(crate) local: Latencies,
     pub(crate) remote: Latencies,
     pub(crate) loader: Latencies,
-    pub(crate) loads: u64,
     pub(crate) writes: u64,
     pub(crate) writes_acknowledged: u64,
     pub(crate) bumps: u64,
     pub(crate) bumps_acknowledged: u64,
     /// Entries that left a local tier because their group was invalidated.
     pub(crate) invalidated: u64,
-    /// Answers that another worker's change had overtaken.
-    pub(crate) outdated: u64,
-    /// Answers older than a bump of the reader's own: see `floors`.
-    pub(crate) overtaken: u64,
     pub(crate) remote_errors: u64,
+    /// Exchanges with the remote tier, and the commands that they carried.
+    pub(crate) exchanges: u64,
+    pub(crate) commands: u64,
+    /// How often local tiers were given up because the journal could not say what they had missed, but for the start of each.
+    pub(crate) resyncs: u64,
     pub(crate) wrong: u64,
     pub(crate) wrong_examples: Vec<String>,
+    pub(crate) history: History,
 }
 
 impl Tally {
@@ -48,17 +50,18 @@ impl AddAssign for Tally {
         self.local += other.local;
         self.remote += other.remote;
         self.loader += other.loader;
-        self.loads += other.loads;
         self.writes += other.writes;
         self.writes_acknowledged += other.writes_acknowledged;
         self.bumps += other.bumps;
         self.bumps_acknowledged += other.bumps_acknowledged;
         self.invalidated += other.invalidated;
-        self.outdated += other.outdated;
-        self.overtaken += other.overtaken;
         self.remote_errors += other.remote_errors;
+        self.exchanges += other.exchanges;
+        self.commands += other.commands;
+        self.resyncs += other.resyncs;
         self.wrong += other.wrong;
         self.wrong_examples.extend(other.wrong_examples);
         self.wrong_examples.truncate(EXAMPLES);
+        self.history += other.history;
     }
 }

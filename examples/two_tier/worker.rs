@@ -3,10 +3,12 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use larder::RemoteTier;
 
 use crate::floors::Floors;
+use crate::history::BOUND;
 use crate::job::{Failure, Job, LOCAL_CAPACITY, Records};
 use crate::ledger::Ledger;
 use crate::record::GROUP_SIZE;
@@ -18,15 +20,32 @@ use crate::workload::{Verb, Workload};
 /// After so many requests of a worker, progress is told.
 const PROGRESS_EVERY: usize = 250;
 
+/// How long a worker tries at its end to send what the remote tier has not acknowledged.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What whoever changes a group knows of its changes before.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// When this group was last bumped.
+    pub(crate) bumped_ns: u64,
+}
+
+impl Turn {
+    /// Returns whether news of the last bump may still come, as they do to the bumper itself. They remove what is being written
+    /// when they come: nothing says that it is newer than the bump.
+    pub(crate) fn may_overtake(&self, began_ns: u64) -> bool {
+        began_ns < self.bumped_ns + BOUND.as_nanos() as u64
+    }
+}
+
 pub(crate) struct Worker<'a> {
     pub(crate) job: &'a Job,
     pub(crate) workload: &'a Workload,
     pub(crate) cache: Records,
     pub(crate) source: Source,
-    /// By record: the versions that answers must have at least, because changes of this worker's are complete.
-    pub(crate) floors: Vec<Floors>,
+    pub(crate) floors: Floors,
     /// By group: taken for a change of it, so that the source and the cache see changes in one order.
-    pub(crate) turns: Vec<Mutex<()>>,
+    pub(crate) turns: Vec<Mutex<Turn>>,
 }
 
 impl<'a> Worker<'a> {
@@ -37,8 +56,8 @@ impl<'a> Worker<'a> {
             workload,
             cache: job.cache(tier, LOCAL_CAPACITY)?,
             source: Source::new(records, job.sabotage),
-            floors: (0..records).map(|_| Floors::default()).collect(),
-            turns: (0..records.div_ceil(GROUP_SIZE as usize)).map(|_| Mutex::new(())).collect(),
+            floors: Floors::new(records),
+            turns: (0..records.div_ceil(GROUP_SIZE as usize)).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -62,6 +81,12 @@ impl<'a> Worker<'a> {
         self.cache.local().run_maintenance();
         total.invalidated = self.cache.stats().invalidations;
         total.remote_errors = self.cache.remote_stats().errors;
+        let namespace = self.cache.namespace();
+        let health = namespace.health();
+        (total.exchanges, total.commands) = (health.exchanges, health.commands);
+        total.resyncs = health.resyncs.saturating_sub(1);
+        // Whatever is still unsent then makes this worker fail, and its error says what it is.
+        namespace.shutdown(SHUTDOWN)?;
         Ok(total)
     }
 
