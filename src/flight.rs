@@ -29,6 +29,7 @@ pub(crate) struct Flight<K, V> {
     /// The generation from before the load began, by which its result will be judged.
     pub(crate) born: Generation,
     /// When the claim was taken.
+    #[cfg(feature = "tiered")]
     pub(crate) begun: Timestamp,
     /// From here on another caller may take the key over: the holder of the claim seems to have vanished.
     pub(crate) held_until: AtomicDeadline,
@@ -76,6 +77,7 @@ impl<K, V> Flight<K, V> {
             hash,
             key,
             born,
+            #[cfg(feature = "tiered")]
             begun,
             held_until: AtomicDeadline::new(Deadline::after(begun, grace)),
             draft: Arc::new(draft),
