@@ -24,7 +24,8 @@ use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::request::Request;
-use crate::remote::tier::{Expiry, Item, Route, SetMode};
+use crate::remote::tier::{Item, Route, SetMode};
+use crate::remote::tokens::set_token;
 
 /// How many entries go out in one append. More are several appends, so that the half that a compaction keeps always holds
 /// the whole of the last one.
@@ -102,9 +103,7 @@ pub(crate) async fn bump(
     entries: &[Entry],
 ) -> Result<Option<Item>, RemoteError> {
     let appends = || entries.chunks(MAX_ENTRIES_PER_APPEND).map(|part| item::append(journal, part));
-    let set = |key: &WireKey| {
-        Request::set(key.clone(), Route::Control, fresh().to_vec(), Expiry::Never, SetMode::Always, None)
-    };
+    let set = |key: &WireKey| set_token(key.clone(), fresh(), SetMode::Always, None);
     for _ in 0..BUMP_ATTEMPTS {
         let read = Request::get(journal.clone(), Route::Control);
         let requests: Vec<Request> = appends().chain(tokens.iter().map(set)).chain(appends()).chain([read]).collect();

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Deadline};
 use crate::group::{Bump, Groups};
 use crate::remote::batch::{Answers, Batcher, Caller};
 use crate::remote::envelope::GroupTokens;
-use crate::remote::error::RemoteError;
+use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::keyspace::{Keyspace, ROOT_GROUP};
 use crate::remote::request::{Request, Requests};
@@ -79,6 +79,7 @@ pub(crate) struct Core {
     /// How many caches were given a number.
     caches: AtomicU64,
     resyncs: AtomicU64,
+    failed_looks: AtomicU64,
 }
 
 impl Core {
@@ -113,6 +114,7 @@ impl Core {
                 audience: Mutex::default(),
                 known: KnownTokens::default(),
                 resyncs: AtomicU64::new(0),
+                failed_looks: AtomicU64::new(0),
                 batcher,
                 keys,
                 groups,
@@ -138,6 +140,10 @@ impl Core {
 
     pub(crate) fn resyncs(&self) -> u64 {
         self.resyncs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failed_looks(&self) -> u64 {
+        self.failed_looks.load(Ordering::Relaxed)
     }
 
     // ---- Requests ----
@@ -191,14 +197,22 @@ impl Core {
     /// # Errors
     /// Why it could not be read.
     pub(crate) async fn look(&self, caller: Caller) -> Result<(), RemoteError> {
-        let news = self.source(&self.batcher, caller).look().await?;
+        let news = self.counted(self.source(&self.batcher, caller).look().await)?;
         self.hear(news);
         Ok(())
     }
 
+    /// Counts a look at the journal that failed.
+    fn counted<T>(&self, looked: Result<T, RemoteError>) -> Result<T, RemoteError> {
+        if looked.is_err() {
+            self.failed_looks.fetch_add(1, Ordering::Relaxed);
+        }
+        looked
+    }
+
     /// Looks at the journal on the thread that does nothing else, and shortens it when it is this process's turn.
     pub(crate) async fn look_by(&self, batcher: &Batcher) -> Result<(), RemoteError> {
-        let news = self.source(batcher, Caller::Thread).look().await?;
+        let news = self.counted(self.source(batcher, Caller::Thread).look().await)?;
         let crowded = news.crowded();
         self.hear(news);
         if crowded {
@@ -213,15 +227,16 @@ impl Core {
         Source { batcher, caller, journal: &self.journal, follower: &self.follower, clock: &self.clock }
     }
 
-    /// Does what the journal says: only then does this process count as having heard it, and only then is it trusted.
-    fn hear(&self, news: News) {
+    /// Does what the journal says: only then does this process count as having heard it, and only then is it trusted. Returns
+    /// whether it was done; what another thread is about to do first is left to that.
+    fn hear(&self, news: News) -> bool {
         match news.moved() {
             Moves::Nothing => {}
             Moves::Entries(entries) => entries.iter().for_each(|entry| self.apply(entry)),
             Moves::Lost(why) => {
                 // Threads that look for the first time together would void for each other what they have begun to do.
                 if news.is_first() && self.has_looked.load(Ordering::Acquire) {
-                    return;
+                    return false;
                 }
                 log::debug!("everything that is held locally counts as invalidated: {why:?}");
                 self.resyncs.fetch_add(1, Ordering::Relaxed);
@@ -232,6 +247,7 @@ impl Core {
         // Before the position is adopted, for the thread that comes second; after what it says was done, for `meet`.
         self.has_looked.store(true, Ordering::Release);
         self.follower.adopt(news, &self.trust);
+        true
     }
 
     fn apply(&self, entry: &Entry) {
@@ -342,11 +358,13 @@ impl Core {
         if !self.trust.holds() {
             return TokenTable::default();
         }
-        let known = |&group: &u64| self.known.get(group).map(|tokens| (group, tokens.into()));
-        TokenTable::new(groups.iter().filter_map(known).filter(|(group, _)| !self.owes_group(*group)))
+        // Whether a bump is owed, before its token is looked up: once that is paid, the token from before it is forgotten first.
+        let settled = groups.iter().copied().filter(|&group| !self.owes_group(group));
+        TokenTable::new(settled.filter_map(|group| self.known.get(group).map(|tokens| (group, tokens.into()))))
     }
 
-    /// Reads the tokens of groups, which are in order, to judge by. One that a bump is owed to counts as missing, so that no value matches it.
+    /// Reads the tokens of groups, which are in order, to judge by. One that a bump is owed to counts as missing, so that no
+    /// value matches it.
     pub(crate) async fn read_tokens(&self, caller: Caller, groups: &[u64]) -> Result<TokenTable, RemoteError> {
         // Before the read: what is owed now may be paid, by another caller, between the read and the look at its answer.
         let owed: Vec<[bool; 2]> = groups
@@ -396,7 +414,10 @@ impl Core {
             Some(news) => news,
             None => self.source(&self.batcher, caller).read().await?,
         };
-        self.hear(news);
+        if !self.hear(news) {
+            let message = "another thread is about to hear the journal for the first time";
+            return Err(RemoteError::new(RemoteErrorKind::Unavailable, message));
+        }
         Ok(tokens)
     }
 

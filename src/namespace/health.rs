@@ -17,6 +17,8 @@ pub struct Health {
     /// How often it could not be told what other processes had invalidated, so that everything local was: once at the start,
     /// and after each loss of the journal.
     pub resyncs: u64,
+    /// Looks at the journal that failed, by whichever thread.
+    pub failed_looks: u64,
     /// Deletions that the remote tier has not acknowledged. What they concern counts as a miss in this process.
     pub pending_deletions: usize,
     /// Bumps that the remote tier has not acknowledged. What they concern counts as a miss in this process.
@@ -51,6 +53,7 @@ impl Health {
         Health {
             trust_left: core.trust.left(),
             resyncs: core.resyncs(),
+            failed_looks: core.failed_looks(),
             pending_deletions: outbox.deletions,
             pending_bumps: outbox.bumps,
             oldest_pending: outbox.oldest,

@@ -1,10 +1,9 @@
 //! Tokens: 8 random bytes for each group and kind of bump, by which a value from the store is judged.
 
 use std::collections::HashMap;
-
-use smallvec::SmallVec;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::batch::{Batcher, Caller};

@@ -10,8 +10,10 @@ use crate::broadcast::behind::{Attempt, Behind, QueuedWrite};
 use crate::broadcast::journal::{Entry as News, Moved};
 use crate::entry::{Entry, Meta};
 use crate::error::Rejected;
+use crate::group::Generation;
 use crate::key::ToKey;
 use crate::namespace::core::{Owed, Standing};
+use crate::namespace::leases::Lease;
 use crate::namespace::{Announce, Receipt};
 use crate::options::EntryOptions;
 use crate::remote::batch::{Answers, Caller};
@@ -222,7 +224,7 @@ where
     }
 
     /// Stores a value in the local tier, from where it is sent.
-    fn admit(&self, born: crate::group::Generation, key: K, value: V, options: EntryOptions) -> Pending<'_, K, V> {
+    fn admit(&self, born: Generation, key: K, value: V, options: EntryOptions) -> Pending<'_, K, V> {
         let at = self.remote.locate(&key);
         let entry = self.local.entry(key, value, born, options);
         let remote = &*self.remote;
@@ -391,7 +393,7 @@ where
     }
 
     /// Stores `value` under `key` in both tiers unless either has a value.
-    pub(super) async fn add_one(&self, caller: Caller, key: K, value: V) -> super::Added {
+    pub(super) async fn add_one(&self, caller: Caller, key: K, value: V) -> Added {
         let core = self.core();
         core.meet(caller).await;
         let born = core.groups.generation();
@@ -406,7 +408,7 @@ where
             let (cas, lease) = match found {
                 Some(Found::Fresh(..) | Found::Stale(..)) => return Added::Present,
                 Some(Found::Vacant(lease)) => {
-                    let cas = lease.as_ref().and_then(crate::namespace::leases::Lease::cas);
+                    let cas = lease.as_ref().and_then(Lease::cas);
                     (cas.ok_or_else(|| unexpected("to a read that takes a lease")), lease)
                 }
                 Some(Found::Spent(cas)) => (Ok(cas), None),
@@ -436,7 +438,7 @@ where
             unsettled.forget();
             match sent {
                 Sent::Stored => {
-                    lease.into_iter().for_each(crate::namespace::leases::Lease::forget);
+                    lease.into_iter().for_each(Lease::forget);
                     write.done = Some(Done::Stored);
                     self.announce_done(caller, std::slice::from_mut(&mut write)).await;
                 }
@@ -445,7 +447,7 @@ where
                 Sent::Failed(error) => write.sent = Some(Err(error)),
                 Sent::Fenced => {
                     write.concluded = true;
-                    lease.into_iter().for_each(crate::namespace::leases::Lease::forget);
+                    lease.into_iter().for_each(Lease::forget);
                     if admitted.is_ok() && !self.local.store.withdraw(&entry) {
                         // It was there, until this process replaced or removed it.
                         return Added::Stored(Write::Through);

@@ -198,3 +198,27 @@ fn r4_a_removal_that_was_dropped_half_way_is_heard_of_in_the_journal() {
     assert_eq!(a.get("k"), None);
     assert_eq!(a.load("k", "new"), own("new"));
 }
+
+/// What the bumper loads next is not taken for older than its own bump, which it would otherwise hear of while it loads.
+#[test]
+fn what_is_loaded_right_after_a_bump_is_stored() {
+    let store = InMemoryRemote::new();
+    let a = Process::new(&store);
+    a.insert("other", "1");
+    a.bump();
+    assert_eq!(a.load("k", "new"), "new");
+    a.look();
+    assert_eq!((a.local("k").as_deref(), in_store(&store, "k").as_deref()), (Some("new"), Some("new")));
+}
+
+/// More than one exchange announces.
+#[test]
+fn very_many_groups_are_bumped_at_once() {
+    let store = InMemoryRemote::new();
+    let (a, b) = (Process::new(&store), Process::new(&store));
+    b.insert("k", "old");
+    let groups = (0..1_200).map(|number| format!("none {number}")).chain(["g".to_owned()]);
+    assert!(a.namespace().invalidate_groups(groups).is_acknowledged());
+    b.look();
+    assert_eq!((b.local("k"), in_store(&store, "k")), (None, None));
+}

@@ -32,3 +32,40 @@ fn r9_a_value_that_the_store_has_not_got_leaves_the_local_tier() {
     assert_eq!(in_store(&store, "k").as_deref(), Some("first"));
     assert_eq!(a.get("k").as_deref(), Some("first"));
 }
+
+/// The bump is heard while the write is under way, so that the value is not stored. What the key held instead was loaded after
+/// the bump, and is older than the write all the same: it goes, and other processes are told.
+#[test]
+fn what_a_write_deletes_that_an_invalidation_has_overtaken_leaves_other_processes_too() {
+    let store = InMemoryRemote::new();
+    let (a, b) = (Process::new(&store), Process::new(&store));
+    b.insert("other", "1");
+    a.look();
+    let (hearer, rival) = (a.clone(), b.clone());
+    a.wire.at(Kind::Read, When::Before, move || {
+        rival.bump();
+        assert_eq!(rival.load("k", "old"), "old");
+        hearer.look();
+    });
+    a.insert("k", "new");
+    assert_eq!((a.local("k"), in_store(&store, "k")), (None, None));
+    b.look();
+    assert_eq!(b.local("k"), None);
+}
+
+/// The store will never take it. Its deletion there is announced, and the value stays where it is.
+#[test]
+fn a_value_that_is_in_the_local_tier_alone_stays_there() {
+    let store = InMemoryRemote::new();
+    let (a, b) = (Process::new(&store), Process::new(&store));
+    b.insert("k", "old");
+    // That is news from before the value.
+    a.look();
+    let large = "x".repeat(2 << 20);
+    let Write::LocalOnly(_, receipt) = a.pages.insert(own("k"), large.clone()) else { panic!("it is too large") };
+    assert!(receipt.wait(PATIENCE));
+    a.look();
+    assert!(a.local("k") == Some(large));
+    b.look();
+    assert_eq!(b.local("k"), None);
+}
