@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::{RemoteError, RemoteErrorKind};
 use super::key::WireKey;
@@ -10,7 +10,7 @@ use super::tier::{
     Action, Cas, Command, DEFAULT_MAX_VALUE_LEN, Expiry, Item, RemoteTier, Reply, SetMode, next_connection_id,
 };
 use super::time::whole_secs;
-use crate::clock::real::now;
+use crate::clock::{Clock, Deadline, Timestamp};
 use crate::sync::{Arc, Mutex};
 
 /// The memory that keys and values may take together. Past it the least recently used go, as memcached's do.
@@ -50,13 +50,26 @@ const ITEM_OVERHEAD: usize = 64;
 pub struct InMemoryRemote {
     store: Arc<Mutex<Store>>,
     max_value_len: usize,
+    clock: Clock,
 }
 
 impl InMemoryRemote {
     /// Makes an empty store that is online.
     #[must_use]
     pub fn new() -> Self {
-        Self { store: Arc::new(Mutex::new(Store::new(MAX_BYTES))), max_value_len: DEFAULT_MAX_VALUE_LEN }
+        Self {
+            store: Arc::new(Mutex::new(Store::new(MAX_BYTES))),
+            max_value_len: DEFAULT_MAX_VALUE_LEN,
+            clock: Clock::system(),
+        }
+    }
+
+    /// Sets by which clock items expire, of this handle and of those cloned from it. Default: the system's. With a manual one
+    /// a test decides when an item, or a lease, is over; give the same to each [`NamespaceBuilder`](crate::NamespaceBuilder).
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Makes this handle refuse values longer than `bytes`. Default: 1 MiB less 512 bytes, as memcached's.
@@ -107,7 +120,7 @@ impl InMemoryRemote {
     /// Drops one item, as memcached does under pressure. Returns whether it was there.
     pub fn evict(&self, key: &WireKey) -> bool {
         let mut store = self.store.lock();
-        let there = store.live(key, now()).is_some();
+        let there = store.live(key, self.clock.now()).is_some();
         store.take(key);
         there
     }
@@ -132,7 +145,7 @@ impl fmt::Debug for InMemoryRemote {
 
 impl RemoteTier for InMemoryRemote {
     fn run(&self, batch: &[Command<'_>], _timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
-        let now = now();
+        let now = self.clock.now();
         let mut store = self.store.lock();
         batch.iter().map(|command| store.answer(command, self.max_value_len, now)).collect()
     }
@@ -162,7 +175,7 @@ struct Stored {
     value: Vec<u8>,
     cas: u64,
     used: u64,
-    expires: Option<Instant>,
+    expires: Deadline,
     stale: bool,
     /// Whether somebody holds the right to fill or refresh the item.
     lease_taken: bool,
@@ -184,7 +197,7 @@ impl Store {
         }
     }
 
-    fn answer(&mut self, command: &Command<'_>, max_value_len: usize, now: Instant) -> Result<Reply, RemoteError> {
+    fn answer(&mut self, command: &Command<'_>, max_value_len: usize, now: Timestamp) -> Result<Reply, RemoteError> {
         if let Action::Set { value, .. } = command.action
             && value.len() > max_value_len
         {
@@ -215,7 +228,7 @@ impl Store {
         key: &WireKey,
         action: Action<'_>,
         max_value_len: usize,
-        now: Instant,
+        now: Timestamp,
     ) -> Result<Reply, RemoteError> {
         match action {
             Action::Get { value, lease, touch } => Ok(self.get(key, value, lease, touch, now)),
@@ -236,7 +249,7 @@ impl Store {
         with_value: bool,
         lease: Option<Duration>,
         touch: Option<Expiry>,
-        now: Instant,
+        now: Timestamp,
     ) -> Reply {
         let connection = self.connection;
         if let Some(used) = self.live(key, now).map(|item| item.used) {
@@ -265,7 +278,7 @@ impl Store {
             value: if with_value { item.value.clone() } else { Vec::new() },
             len: item.value.len(),
             cas,
-            expires_in: item.expires.map(|expires| expires.saturating_duration_since(now)),
+            expires_in: item.expires.remaining(now),
             stale: item.stale,
             won,
         })
@@ -278,7 +291,7 @@ impl Store {
         expiry: Expiry,
         mode: SetMode,
         cas: Option<Cas>,
-        now: Instant,
+        now: Timestamp,
     ) -> Reply {
         let found = self.live(key, now).map(|item| item.cas);
         match (mode, found, cas) {
@@ -293,7 +306,7 @@ impl Store {
         Reply::Done
     }
 
-    fn append(&mut self, key: &WireKey, value: &[u8], cas: Option<Cas>, max_value_len: usize, now: Instant) -> Reply {
+    fn append(&mut self, key: &WireKey, value: &[u8], cas: Option<Cas>, max_value_len: usize, now: Timestamp) -> Reply {
         let Some(item) = self.live(key, now) else { return Reply::NotStored };
         if cas.is_some_and(|cas| cas.value != item.cas) {
             return Reply::Fenced;
@@ -307,7 +320,7 @@ impl Store {
         Reply::Done
     }
 
-    fn delete(&mut self, key: &WireKey, cas: Option<Cas>, now: Instant) -> Reply {
+    fn delete(&mut self, key: &WireKey, cas: Option<Cas>, now: Timestamp) -> Reply {
         let Some(item) = self.live(key, now) else { return Reply::Miss };
         if cas.is_some_and(|cas| cas.value != item.cas) {
             return Reply::Fenced;
@@ -316,7 +329,7 @@ impl Store {
         Reply::Done
     }
 
-    fn mark_stale(&mut self, key: &WireKey, expiry: Option<Expiry>, now: Instant) -> Reply {
+    fn mark_stale(&mut self, key: &WireKey, expiry: Option<Expiry>, now: Timestamp) -> Reply {
         if self.live(key, now).is_none() {
             return Reply::Miss;
         }
@@ -335,7 +348,7 @@ impl Store {
         &mut self,
         key: &WireKey,
         initial: Option<(u64, Expiry)>,
-        now: Instant,
+        now: Timestamp,
         change: impl FnOnce(u64) -> u64,
     ) -> Result<Reply, RemoteError> {
         if self.live(key, now).is_none() {
@@ -364,8 +377,8 @@ impl Store {
     }
 
     /// Returns the item under `key`, unless its time is over.
-    fn live(&mut self, key: &WireKey, now: Instant) -> Option<&mut Stored> {
-        if self.items.get(key)?.expires.is_some_and(|expires| expires <= now) {
+    fn live(&mut self, key: &WireKey, now: Timestamp) -> Option<&mut Stored> {
+        if self.items.get(key)?.expires.has_passed(now) {
             self.take(key);
         }
         self.items.get_mut(key)
@@ -409,7 +422,7 @@ impl Store {
 
 impl Stored {
     /// An item of no version yet: [`Store::put`] gives it one.
-    fn new(value: Vec<u8>, expires: Option<Instant>) -> Self {
+    fn new(value: Vec<u8>, expires: Deadline) -> Self {
         Self { value, cas: 0, used: 0, expires, stale: false, lease_taken: false }
     }
 }
@@ -418,11 +431,10 @@ fn cost(key: &WireKey, item: &Stored) -> usize {
     key.as_bytes().len() + item.value.len() + ITEM_OVERHEAD
 }
 
-fn expires(expiry: Expiry, now: Instant) -> Option<Instant> {
+fn expires(expiry: Expiry, now: Timestamp) -> Deadline {
     match expiry {
-        Expiry::Never => None,
-        // An expiry that no clock reaches is none.
-        Expiry::After(duration) => now.checked_add(Duration::from_secs(whole_secs(duration))),
+        Expiry::Never => Deadline::NEVER,
+        Expiry::After(duration) => Deadline::after(now, Duration::from_secs(whole_secs(duration))),
     }
 }
 
@@ -444,7 +456,9 @@ mod tests {
     fn set(store: &mut Store, key: &str, value: &[u8]) -> Reply {
         let key = WireKey::new(key).unwrap();
         let action = Action::Set { value, expiry: Expiry::Never, mode: SetMode::Always, cas: None };
-        store.answer(&Command { key: &key, route: Route::ByKey, action }, DEFAULT_MAX_VALUE_LEN, now()).unwrap()
+        store
+            .answer(&Command { key: &key, route: Route::ByKey, action }, DEFAULT_MAX_VALUE_LEN, Clock::system().now())
+            .unwrap()
     }
 
     impl Store {
@@ -463,7 +477,7 @@ mod tests {
         let mut store = Store::new(10 * (ITEM_OVERHEAD + 2 + 8));
         for turn in 10..50 {
             set(&mut store, &turn.to_string(), b"8 bytes.");
-            store.get(&WireKey::new("10").unwrap(), true, None, None, now());
+            store.get(&WireKey::new("10").unwrap(), true, None, None, Clock::system().now());
             store.validate();
         }
         let mut left: Vec<_> = store.items.keys().map(|key| key.as_bytes().to_vec()).collect();
@@ -485,11 +499,13 @@ mod tests {
     fn an_expired_item_is_gone_and_its_memory_with_it() {
         let mut store = Store::new(MAX_BYTES);
         let key = WireKey::new("a").unwrap();
-        let start = now();
+        let (clock, time) = Clock::manual();
         let expiry = Expiry::After(Duration::from_millis(1_500));
-        store.set(&key, b"value", expiry, SetMode::Always, None, start);
-        assert!(store.live(&key, start + Duration::from_millis(1_999)).is_some());
-        assert!(store.live(&key, start + Duration::from_secs(2)).is_none());
+        store.set(&key, b"value", expiry, SetMode::Always, None, clock.now());
+        time.advance(Duration::from_millis(1_999));
+        assert!(store.live(&key, clock.now()).is_some());
+        time.advance(Duration::from_millis(1));
+        assert!(store.live(&key, clock.now()).is_none());
         assert_eq!(store.bytes, 0);
         store.validate();
     }
