@@ -11,7 +11,6 @@ use equivalent::Equivalent;
 
 use crate::cache::Cache;
 use crate::claim::Claim;
-use crate::clock::Deadline;
 use crate::error::LoadError;
 use crate::flight::{Flight, Joined, Leading};
 use crate::key::ToKey;
@@ -25,7 +24,6 @@ pub struct Batch<K, V> {
 }
 
 impl<K, V> Batch<K, V> {
-    #[cfg(feature = "tiered")]
     pub(crate) fn new(loads: Vec<(K, Load<V>)>) -> Batch<K, V> {
         Batch { loads }
     }
@@ -61,6 +59,16 @@ impl<K, V> Batch<K, V> {
     #[expect(clippy::len_without_is_empty, reason = "a loader without a key to load is not run")]
     pub fn len(&self) -> usize {
         self.loads.len()
+    }
+}
+
+impl<K, V> IntoIterator for Batch<K, V> {
+    type Item = (K, Load<V>);
+    type IntoIter = std::vec::IntoIter<(K, Load<V>)>;
+
+    /// Returns the keys to load with their loads, in the order they were asked for.
+    fn into_iter(self) -> Self::IntoIter {
+        self.loads.into_iter()
     }
 }
 
@@ -131,7 +139,8 @@ where
     /// Returns the value for each key, in order, and loads all that are missing at once.
     ///
     /// `loader` runs once, with the keys that nobody else is loading, or not at all. It returns pairs in any order; a key that
-    /// it leaves out has no value, and a pair that was not asked for is dropped. Keys that others load are waited for
+    /// it leaves out has no value, which is remembered with [`negative_ttl`](crate::CacheBuilder::negative_ttl), and a pair that
+    /// was not asked for is dropped. Keys that others load are waited for
     /// afterwards, so that two batches that overlap never wait for each other; `loader` runs then if it has not before and
     /// a load of another was dropped or invalidated. Stale values are treated as by [`get_or_load`](Self::get_or_load).
     ///
@@ -154,7 +163,7 @@ where
         F: FnOnce(Batch<K, V>) -> Result<Vec<(K, V)>, E>,
     {
         let mut loader = Some(loader);
-        let mut patience = None;
+        let mut patience = self.patience(None);
         let mut round = Round::first(keys);
         while !round.open.is_empty() {
             let mut plan = self.plan(&round, loader.is_some())?;
@@ -162,10 +171,10 @@ where
             if !plan.claims.is_empty() {
                 let loader = loader.take().expect("a plan without a loader claims nothing");
                 let batch = plan.begin(&round.open);
-                plan.hold(Deadline::NEVER);
+                plan.claims.iter().for_each(Claim::stay);
                 let stopwatch = self.store.settings.clock.stopwatch();
                 let result = {
-                    let _leading = Leading::enter(plan.flights());
+                    let _leading = Leading::enter(plan.claims.iter().map(Claim::flight));
                     loader(batch)
                 };
                 loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
@@ -207,7 +216,7 @@ where
         Fut: Future<Output = Result<Vec<(K, V)>, E>>,
     {
         let mut loader = Some(loader);
-        let mut patience = None;
+        let mut patience = self.patience(None);
         let mut round = Round::first(keys);
         while !round.open.is_empty() {
             let mut plan = self.plan(&round, loader.is_some())?;
@@ -215,21 +224,7 @@ where
             if !plan.claims.is_empty() {
                 let loader = loader.take().expect("a plan without a loader claims nothing");
                 let batch = plan.begin(&round.open);
-                let settings = &self.store.settings;
-                let stopwatch = settings.clock.stopwatch();
-                let result = {
-                    let mut future = pin!({
-                        let _leading = Leading::enter(plan.flights());
-                        loader(batch)
-                    });
-                    poll_fn(|context| {
-                        plan.hold(Deadline::after(settings.clock.now(), settings.grace));
-                        let _leading = Leading::enter(plan.flights());
-                        future.as_mut().poll(context)
-                    })
-                    .await
-                };
-                loaded = self.finish(plan.claims, result, stopwatch.elapsed())?;
+                loaded = self.load_batch(plan.claims, batch, loader).await?;
             }
             for (asked, source) in round.start_next().into_iter().zip(plan.sources) {
                 match source {
@@ -276,6 +271,36 @@ where
         Ok(plan)
     }
 
+    /// Runs the loader of a batch as part of this future; the values are in the order of the claims.
+    pub(crate) async fn load_batch<E, F, Fut>(
+        &self,
+        claims: Vec<Claim<K, V>>,
+        batch: Batch<K, V>,
+        loader: F,
+    ) -> Result<Vec<Option<V>>, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce(Batch<K, V>) -> Fut,
+        Fut: Future<Output = Result<Vec<(K, V)>, E>>,
+    {
+        let clock = &self.store.settings.clock;
+        let stopwatch = clock.stopwatch();
+        let result = {
+            let flights = || claims.iter().map(Claim::flight);
+            let mut future = pin!({
+                let _leading = Leading::enter(flights());
+                loader(batch)
+            });
+            poll_fn(|context| {
+                claims.iter().for_each(Claim::renew);
+                let _leading = Leading::enter(flights());
+                future.as_mut().poll(context)
+            })
+            .await
+        };
+        self.finish(claims, result, stopwatch.elapsed())
+    }
+
     /// Ends a batch with what its loader returned; the values are in the order of the claims.
     fn finish<E>(
         &self,
@@ -293,14 +318,16 @@ where
                 let values = pairs.into_iter().map(|(key, value)| (key, Ok(value)));
                 let mut values: HashMap<K, Result<V, usize>, ahash::RandomState> = values.collect();
                 // The batch counts as one load, whose time is that of all its keys.
-                self.store.tally().loaded(took, true);
+                if !claims.iter().any(|claim| claim.flight().is_given_up()) {
+                    self.store.tally().loaded(took, true);
+                }
                 let mut answers: Vec<Option<V>> = Vec::with_capacity(claims.len());
                 for claim in claims {
                     let found = values.get_mut(claim.key()).map(|value| std::mem::replace(value, Err(answers.len())));
                     let value = match found {
                         Some(Ok(value)) => Some(value),
                         Some(Err(earlier)) => answers[earlier].clone(),
-                        None => None,
+                        None => self.store.settings.absence.as_ref().map(|absence| (absence.make)()),
                     };
                     answers.push(match value {
                         Some(value) => Some(claim.succeed(value, took)),
@@ -314,7 +341,9 @@ where
             }
             Err(error) => {
                 let error = Arc::new(error);
-                self.store.tally().loaded(took, false);
+                if !claims.iter().any(|claim| claim.flight().is_given_up()) {
+                    self.store.tally().loaded(took, false);
+                }
                 // Every claim fails before the first error is returned.
                 let answers: Vec<_> = claims.into_iter().map(|claim| claim.fail(error.clone()).map(Some)).collect();
                 answers.into_iter().collect()
@@ -336,14 +365,6 @@ where
         }
         let keys = first_asked.into_iter().flatten().map(ToKey::to_key);
         Batch { loads: keys.zip(self.claims.iter_mut().map(Claim::begin)).collect() }
-    }
-
-    fn flights(&self) -> impl Iterator<Item = &Arc<Flight<K, V>>> {
-        self.claims.iter().map(Claim::flight)
-    }
-
-    fn hold(&self, until: Deadline) {
-        self.flights().for_each(|flight| flight.held_until.set(until));
     }
 }
 

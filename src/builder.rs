@@ -9,9 +9,10 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::error::BuildError;
 use crate::group::Groups;
-use crate::options::DefaultLifetime;
+use crate::options::{Absence, DefaultLifetime, RefreshAhead, Validator};
 use crate::stats::RemovalCause;
 use crate::store::{Listener, Settings, Store, Weigher};
+use crate::sync::Arc;
 
 /// How many times as long as the soft deadline the hard one is, unless the builder says otherwise.
 const HARD_TTL_FACTOR: u32 = 8;
@@ -50,6 +51,9 @@ pub struct CacheBuilder<K, V, S = ahash::RandomState> {
     grace: Duration,
     jitter: f64,
     early_refresh: Option<f64>,
+    refresh_ahead: Option<f64>,
+    absence: Option<Absence<V>>,
+    validator: Option<Validator<V>>,
     stale_if_error: Option<Duration>,
     load_wait: Duration,
     listener: Option<Listener<K, V>>,
@@ -73,6 +77,9 @@ impl<K, V> CacheBuilder<K, V> {
             grace: GRACE,
             jitter: 0.0,
             early_refresh: None,
+            refresh_ahead: None,
+            absence: None,
+            validator: None,
             stale_if_error: None,
             load_wait: LOAD_WAIT,
             listener: None,
@@ -84,7 +91,7 @@ impl<K, V> CacheBuilder<K, V> {
 }
 
 impl<K, V, S> CacheBuilder<K, V, S> {
-    /// Names the cache, for debug output. Default: `cache`.
+    /// Names the cache, for debug output, metrics and spans. Default: `cache`.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
         self
@@ -127,6 +134,9 @@ impl<K, V, S> CacheBuilder<K, V, S> {
             grace: self.grace,
             jitter: self.jitter,
             early_refresh: self.early_refresh,
+            refresh_ahead: self.refresh_ahead,
+            absence: self.absence,
+            validator: self.validator,
             stale_if_error: self.stale_if_error,
             load_wait: self.load_wait,
             listener: self.listener,
@@ -186,10 +196,57 @@ impl<K, V, S> CacheBuilder<K, V, S> {
         self
     }
 
+    /// Refreshes values ahead of their soft deadline, once `part` of the time until then has passed: whoever looks for one to
+    /// load it then refreshes it, and the others are served from it. Default: off. Above 0 and below 1; not beside
+    /// [`early_refresh`](Self::early_refresh). The time counts from when the value was stored, in whichever process; at most 49
+    /// days ahead.
+    pub fn refresh_ahead(mut self, part: f64) -> Self {
+        self.refresh_ahead = Some(part);
+        self
+    }
+
+    /// Sets how a value's validator is told: what its source can be asked by whether it has changed since, such as an entity
+    /// tag, a version, or a date that the value carries. Default: none is told. A loader that refreshes a value reads it from
+    /// [`Load::validator`](crate::Load::validator), and says [`not_modified`](crate::Load::not_modified) if nothing has changed.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::convert::Infallible;
+    /// use larder::Cache;
+    ///
+    /// #[derive(Clone)]
+    /// struct Page { etag: String, body: String }
+    ///
+    /// let pages: Cache<u32, Page> = Cache::builder()
+    ///     .capacity(100)
+    ///     .validator(|page: &Page| Some(page.etag.clone()))
+    ///     .build()?;
+    /// pages.insert(7, Page { etag: "v1".into(), body: "Ann's page".into() })?;
+    /// pages.expire(&7);
+    ///
+    /// let page = pages.get_or_load(&7, |load| {
+    ///     assert_eq!(load.validator().as_deref(), Some("v1"));
+    ///     // The source is asked for anything but v1 here, and has nothing else.
+    ///     Ok::<_, Infallible>(load.not_modified().unwrap())
+    /// })?;
+    /// assert_eq!(page.body, "Ann's page");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn validator(mut self, validator: impl Fn(&V) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.validator = Some(Arc::new(validator));
+        self
+    }
+
     /// Answers with the stale value when its refresh fails, and tries no other for `retry_after`. Default: off; the caller
     /// that ran the loader gets its error. Zero tries again at once.
     pub fn stale_if_error(mut self, retry_after: Duration) -> Self {
         self.stale_if_error = Some(retry_after);
+        self
+    }
+
+    /// Sets the same for a cache whose refreshes have no caller that could be told of an error, unless it is set already.
+    pub(crate) fn stale_if_error_by_default(mut self, retry_after: Duration) -> Self {
+        self.stale_if_error.get_or_insert(retry_after);
         self
     }
 
@@ -289,8 +346,58 @@ impl<K, V, S> CacheBuilder<K, V, S> {
                 "early_refresh is {beta}; set a positive number, or leave it out to refresh at the soft deadline"
             )));
         }
+        if let Some(part) = self.refresh_ahead {
+            if !(part > 0.0 && part < 1.0) {
+                return Err(BuildError::new(format!(
+                    "refresh_ahead is {part}; set a part of the time to the soft deadline, above 0 and below 1"
+                )));
+            }
+            if let Some(beta) = self.early_refresh {
+                return Err(BuildError::new(format!(
+                    "refresh_ahead ({part}) and early_refresh ({beta}) both say when values are refreshed ahead of their soft \
+                     deadline; leave one out"
+                )));
+            }
+        }
+        if self.absence.as_ref().is_some_and(|absence| absence.ttl.is_zero()) {
+            return Err(BuildError::new(
+                "negative_ttl is zero, so every None would be dead at once; leave it out to keep None like other values, or \
+                 let loaders say do_not_store",
+            ));
+        }
         self.capacity
             .ok_or_else(|| BuildError::new("capacity is not set; set how many entries, or how much weight, fit"))
+    }
+}
+
+impl<K, T, S> CacheBuilder<K, Option<T>, S> {
+    /// Keeps the knowledge that there is no value: a `None` is dead `ttl` after it is stored, and never stale before, unless
+    /// whoever stores it says otherwise ([`EntryOptions`](crate::EntryOptions), [`Load`](crate::Load)). Default: `None` is
+    /// kept like any other value. Jitter applies. Zero is an error.
+    ///
+    /// A batch loader then need not speak of what it did not find: a key that it leaves out is stored as `None`, and the answer
+    /// for it is `Some(None)`. A value that [`update`](Cache::update) changes keeps the deadlines it had, whichever it is.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::time::Duration;
+    /// use larder::Cache;
+    ///
+    /// let users: Cache<u32, Option<String>> = Cache::builder()
+    ///     .capacity(1_000)
+    ///     .soft_ttl(Duration::from_secs(600))
+    ///     .negative_ttl(Duration::from_secs(5))
+    ///     .build()?;
+    ///
+    /// let nobody = users.get_or_load(&7, |_| Ok::<_, Infallible>(None))?;
+    /// assert_eq!(nobody, None);
+    /// assert_eq!(users.get(&7), Some(None)); // known not to exist, for five seconds
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn negative_ttl(mut self, ttl: Duration) -> Self {
+        self.absence = Some(Absence { ttl, make: || None, is: Option::is_none });
+        self
     }
 }
 
@@ -315,7 +422,12 @@ where
             lifetime,
             grace: self.grace,
             load_wait: self.load_wait,
-            early_refresh: self.early_refresh,
+            refresh_ahead: self
+                .early_refresh
+                .map(RefreshAhead::AtRandom)
+                .or(self.refresh_ahead.map(RefreshAhead::After)),
+            absence: self.absence,
+            validator: self.validator,
             stale_if_error: self.stale_if_error,
             weigher: self.weigher,
             listener: self.listener,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use equivalent::Equivalent;
 
 use crate::builder::CacheBuilder;
+use crate::call::CallOptions;
 use crate::claim::Claim;
 use crate::clock::Deadline;
 use crate::entry::{Entry, EntryInfo, Freshness, Meta};
@@ -86,6 +87,17 @@ impl<V, C> Lookup<V, C> {
         match self {
             Lookup::Fresh(value) | Lookup::Stale { value, .. } => Some(value),
             Lookup::Vacant(_) | Lookup::Busy => None,
+        }
+    }
+}
+
+impl<K, V> Lookup<V, Claim<K, V>> {
+    fn from_look(look: Look<K, V>) -> Self {
+        match look {
+            Look::Fresh(value) => Lookup::Fresh(value),
+            Look::Stale { value, claim } => Lookup::Stale { value, claim },
+            Look::Vacant(claim) => Lookup::Vacant(claim),
+            Look::Busy(_) => Lookup::Busy,
         }
     }
 }
@@ -223,12 +235,26 @@ where
     where
         Q: Hash + ToKey<K> + ?Sized,
     {
-        match self.look(self.hash(key), key) {
-            Look::Fresh(value) => Lookup::Fresh(value),
-            Look::Stale { value, claim } => Lookup::Stale { value, claim },
-            Look::Vacant(claim) => Lookup::Vacant(claim),
-            Look::Busy(_) => Lookup::Busy,
-        }
+        Lookup::from_look(self.look(self.hash(key), key))
+    }
+
+    /// Looks for the value of `key` as [`lookup`](Self::lookup) does, with these options.
+    ///
+    /// With [`skip_local`](CallOptions::skip_local), whatever value there is counts for nothing, and a fill of the claim is
+    /// handed back ([`Fill::Rejected`](crate::Fill::Rejected)) once those who wait have it. With
+    /// [`read_only`](CallOptions::read_only) no claim is taken: `Busy` says then that there is no value. With
+    /// [`no_refresh`](CallOptions::no_refresh) none is taken of a stale value. Timeouts say nothing to a call that never waits.
+    ///
+    /// # Blocking
+    /// As [`lookup`](Self::lookup).
+    pub fn lookup_with<Q>(&self, key: &Q, options: CallOptions) -> Lookup<V, Claim<K, V>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+    {
+        let hash = self.hash(key);
+        let look = self.look_as(options, hash, key, |_| true);
+        self.count(&look);
+        Lookup::from_look(look)
     }
 
     /// Looks for the value of `key` as [`lookup`](Self::lookup) does, and where another caller fills it, waits for that.
@@ -245,22 +271,71 @@ where
         let clock = &self.store.settings.clock;
         let deadline = Deadline::after(clock.now(), wait);
         let mut look = self.look(hash, key);
-        loop {
-            match look {
-                Look::Fresh(value) => return Lookup::Fresh(value),
-                Look::Stale { value, claim } => return Lookup::Stale { value, claim },
-                Look::Vacant(claim) => return Lookup::Vacant(claim),
-                Look::Busy(None) => return Lookup::Busy,
-                Look::Busy(Some(joined)) => {
-                    // Before a wait, not after it: what landed in the last moment is there.
-                    if deadline.has_passed(clock.now()) {
-                        return Lookup::Busy;
-                    }
-                    let until = deadline.min(joined.flight.held_until.get());
-                    let _ = clock.block_on(joined.landed(), until);
-                }
-            }
+        // Before a wait, not after it: what landed in the last moment is there.
+        while let Look::Busy(Some(joined)) = &look
+            && !deadline.has_passed(clock.now())
+        {
+            let until = deadline.min(joined.flight.awaited_until());
+            let _ = clock.block_on(joined.landed(), until);
             look = self.store.look(hash, key);
+        }
+        Lookup::from_look(look)
+    }
+
+    /// Looks for the value of `key`, and where another caller fills it, waits for that: [`lookup_wait`](Self::lookup_wait) for
+    /// futures, on any runtime. Dropping the future half-way leaves nothing behind.
+    pub async fn lookup_wait_async<Q>(&self, key: &Q, wait: Duration) -> Lookup<V, Claim<K, V>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+    {
+        let hash = self.hash(key);
+        let clock = &self.store.settings.clock;
+        let deadline = Deadline::after(clock.now(), wait);
+        let mut look = self.look(hash, key);
+        // As in `lookup_wait`.
+        while let Look::Busy(Some(joined)) = &look
+            && !deadline.has_passed(clock.now())
+        {
+            let until = deadline.min(joined.flight.awaited_until());
+            let _ = clock.timeout(joined.landed(), until).await;
+            look = self.store.look(hash, key);
+        }
+        Lookup::from_look(look)
+    }
+
+    /// Looks for a value as a call with options does that would fill the key; takes an entry that is not `usable` for a dead
+    /// one. Where the call takes no claim, and there is no value, it is as if too many waited already.
+    pub(crate) fn look_as<Q>(
+        &self,
+        options: CallOptions,
+        hash: u64,
+        key: &Q,
+        usable: impl Fn(&Meta) -> bool,
+    ) -> Look<K, V>
+    where
+        Q: ToKey<K> + ?Sized,
+    {
+        let usable = |meta: &Meta| !options.skip_local && usable(meta);
+        if options.read_only || options.no_refresh {
+            let seen = self.store.read_if(hash, key, usable, |entry, freshness| {
+                entry.meta.recency.touch();
+                (entry.value.clone(), freshness)
+            });
+            match seen {
+                Some((value, Freshness::Fresh)) => return Look::Fresh(value),
+                Some((value, _)) => return Look::Stale { value, claim: None },
+                None if options.read_only => return Look::Busy(None),
+                None => {}
+            }
+        }
+        match self.store.look_if(hash, key, usable) {
+            // It has come since, and is left to whoever refreshes.
+            Look::Stale { value, .. } if options.no_refresh => Look::Stale { value, claim: None },
+            Look::Stale { value, claim } => {
+                Look::Stale { value, claim: claim.map(|claim| claim.with_options(&options)) }
+            }
+            Look::Vacant(claim) => Look::Vacant(claim.with_options(&options)),
+            look => look,
         }
     }
 
@@ -311,7 +386,15 @@ where
     /// # Errors
     /// [`Rejected`] if the entry weighs more than the cache's capacity.
     pub fn add(&self, key: K, value: V) -> Result<bool, Rejected> {
-        self.put(key, value, EntryOptions::new(), &Terms::IfAbsent)
+        self.add_with(key, value, EntryOptions::new())
+    }
+
+    /// Stores `value` under `key` with these options unless there is a value already; otherwise as [`add`](Self::add).
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_with(&self, key: K, value: V, options: EntryOptions) -> Result<bool, Rejected> {
+        self.put(key, value, options, &Terms::IfAbsent)
     }
 
     fn put(&self, key: K, value: V, options: EntryOptions, terms: &Terms<'_, K, V>) -> Result<bool, Rejected> {
@@ -319,7 +402,7 @@ where
         let born = self.store.settings.groups.generation();
         match self.store.admit(&self.entry(key, value, born, options), terms) {
             Ok(()) => Ok(true),
-            Err(Refusal::Unmet) => Ok(false),
+            Err(Refusal::Unmet | Refusal::Full) => Ok(false),
             Err(Refusal::Rejected(rejected)) => Err(rejected),
         }
     }

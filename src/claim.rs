@@ -5,10 +5,16 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::time::Duration;
 
+use crate::call::CallOptions;
 use crate::clock::Deadline;
-use crate::entry::{Entry, Freshness};
+use crate::entry::Entry;
+#[cfg(feature = "tiered")]
+use crate::entry::Freshness;
 use crate::error::LoadError;
 use crate::flight::{Flight, Joined, Leading, Outcome};
+use crate::limit::{Limit, Limited, Stake};
+#[cfg(feature = "tiered")]
+use crate::options::Lifetime;
 use crate::options::{EntryOptions, Load, Spec};
 use crate::store::{Refusal, Store, Terms};
 use crate::sync::Arc;
@@ -29,6 +35,21 @@ pub struct Claim<K, V> {
     landed: bool,
     /// Whether a loader runs under this claim, so that a panic is its panic.
     loading: bool,
+    /// Whether the remote tier has been asked under this claim.
+    #[cfg(feature = "tiered")]
+    asked: bool,
+    /// Which deadlines a load wanted that has found the stale value unchanged.
+    #[cfg(feature = "tiered")]
+    unchanged: Option<Lifetime>,
+    /// Whether what fills the claim is kept in the cache, or only handed to those who wait.
+    kept: bool,
+    /// How long the claim lasts, where its caller says so.
+    grace: Option<Duration>,
+}
+
+/// Returns the value of an entry that was not stored.
+pub(crate) fn into_value<K, V>(entry: Arc<Entry<K, V>>) -> V {
+    Arc::into_inner(entry).expect("an entry that was not stored is nobody else's").value
 }
 
 /// What became of a fill.
@@ -40,7 +61,8 @@ pub enum Fill<V> {
     /// The key or a group of the value was invalidated after the claim was taken, or the claim outlived its grace and
     /// another caller took it: the value may be out of date and was not stored.
     Fenced(V),
-    /// The value weighs more than the whole cache may hold.
+    /// The value weighs more than the whole cache may hold, or the call that took the claim passes it by
+    /// ([`CallOptions::skip_local`]).
     Rejected(V),
 }
 
@@ -59,7 +81,20 @@ impl<K, V> Claim<K, V> {
         key: K,
         stale: Option<Arc<Entry<K, V>>>,
     ) -> Self {
-        Claim { store, flight, key: Some(key), stale, landed: false, loading: false }
+        Claim {
+            store,
+            flight,
+            key: Some(key),
+            stale,
+            landed: false,
+            loading: false,
+            kept: true,
+            grace: None,
+            #[cfg(feature = "tiered")]
+            asked: false,
+            #[cfg(feature = "tiered")]
+            unchanged: None,
+        }
     }
 
     /// Returns the key to fill.
@@ -75,16 +110,47 @@ impl<K, V> Claim<K, V> {
     }
 
     /// Returns how long the value to replace is fresh yet: where it is refreshed ahead of its time. `None` where it is stale, or
-    /// there is none.
+    /// there is none; `Duration::MAX` where it never is.
     #[cfg(feature = "tiered")]
     pub(crate) fn fresh_for(&self) -> Option<Duration> {
         let entry = self.stale.as_ref().filter(|entry| self.store.freshness(&entry.meta) == Freshness::Fresh)?;
-        entry.meta.soft.get().remaining(self.store.settings.clock.now())
+        Some(entry.meta.soft.get().remaining(self.store.settings.clock.now()).unwrap_or(Duration::MAX))
+    }
+
+    /// Notes that the remote tier is asked now, and returns whether that is a read of the user's: the first time, and where there
+    /// is no value that is only to be refreshed.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn ask(&mut self) -> bool {
+        !std::mem::replace(&mut self.asked, true) && self.stale.is_none()
+    }
+
+    /// Returns the claim as one call asks for it: its own grace, and nothing kept of what passes the local tier by.
+    pub(crate) fn with_options(mut self, options: &CallOptions) -> Self {
+        self.kept = !options.skip_local;
+        if let Some(grace) = options.grace {
+            self.grace = Some(grace);
+            self.flight.held_until.set(Deadline::after(self.store.settings.clock.now(), grace));
+        }
+        self
+    }
+
+    /// Returns which deadlines the load wanted that has ended, if it has found the stale value unchanged.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn unchanged(&self) -> Option<Lifetime> {
+        self.unchanged
     }
 
     /// Returns how long the claim lasts by itself.
     pub(crate) fn grace(&self) -> Duration {
-        self.stale.as_ref().map_or(self.store.settings.grace, |entry| entry.meta.grace.get())
+        self.grace
+            .or_else(|| self.stale.as_ref().map(|entry| entry.meta.grace.get()))
+            .unwrap_or(self.store.settings.grace)
+    }
+
+    /// Returns how long the claim lasts by the word of the call that took it, if that said so.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn own_grace(&self) -> Option<Duration> {
+        self.grace
     }
 
     /// Keeps the claim for `grace` from now on, for fills that take longer than the key's grace.
@@ -96,6 +162,16 @@ impl<K, V> Claim<K, V> {
         self.stands()
     }
 
+    /// Keeps the claim for as long as it takes: its holder is on a stack, and cannot vanish.
+    pub(crate) fn stay(&self) {
+        self.flight.held_until.set(Deadline::NEVER);
+    }
+
+    /// Keeps the claim for its grace from now on: its holder is a future, which may be kept without being polled again.
+    pub(crate) fn renew(&self) {
+        self.flight.held_until.set(Deadline::after(self.store.settings.clock.now(), self.grace()));
+    }
+
     /// Returns whether a fill would be taken, as far as can be known before it.
     pub(crate) fn stands(&self) -> bool {
         self.store.stands(&self.flight) && !self.store.is_fenced(&self.flight)
@@ -103,6 +179,57 @@ impl<K, V> Claim<K, V> {
 
     pub(crate) fn flight(&self) -> &Arc<Flight<K, V>> {
         &self.flight
+    }
+
+    /// Frees the key without a load, for which there is no room: nobody who waits for it tries in its stead.
+    pub(crate) fn turn_away(mut self) {
+        self.land(Outcome::Overloaded);
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Claim<K, V> {
+    /// Allows the load under this claim so much time.
+    pub(crate) fn limit(&self, allowed: Duration) -> Limited {
+        let limited = Limited::start(&self.store.settings.clock, allowed, self.store.clone());
+        self.submit_to(limited.limit());
+        limited
+    }
+
+    /// Makes the load under this claim subject to a limit, as one of several perhaps.
+    pub(crate) fn submit_to(&self, limit: &Arc<Limit>) {
+        let (store, flight, stale) = (self.store.clone(), self.flight.clone(), self.stale.clone());
+        // Before the flight knows of the limit: whoever gives that up gives the flight up too.
+        limit.cover(Arc::new(Flying { store, flight, stale }));
+        self.flight.set_limit(limit);
+    }
+}
+
+/// The stale value of a load, to answer for it if it fails.
+pub(crate) struct Fallback<K, V>(Option<Arc<Entry<K, V>>>);
+
+impl<K, V: Clone> Fallback<K, V> {
+    /// Returns the stale value where the cache was built so, and tries no other refresh for a while.
+    pub(crate) fn answer(&self, store: &Store<K, V>) -> Option<V> {
+        let stale = self.0.as_ref()?;
+        store.put_off(stale).then(|| stale.value.clone())
+    }
+}
+
+/// A claim, as those see it who give its load up.
+struct Flying<K, V> {
+    store: Arc<Store<K, V>>,
+    flight: Arc<Flight<K, V>>,
+    stale: Option<Arc<Entry<K, V>>>,
+}
+
+impl<K: Send + Sync, V: Send + Sync> Stake for Flying<K, V> {
+    fn give_up(&self, allowed: Duration) {
+        if let Some(stale) = &self.stale {
+            // First: whoever finds the key free serves the stale value, and leaves it alone for a while.
+            self.store.put_off(stale);
+        }
+        self.store.retract(&self.flight);
+        self.flight.land(Outcome::TimedOut(allowed));
     }
 }
 
@@ -142,8 +269,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         F: FnOnce(Load<V>) -> Result<V, E>,
     {
         let load = self.begin();
-        // The holder is here, on this stack: it cannot vanish.
-        self.flight.held_until.set(Deadline::NEVER);
+        self.stay();
         let stopwatch = self.store.settings.clock.stopwatch();
         let result = {
             let _leading = Leading::enter([&self.flight]);
@@ -171,16 +297,13 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         let load = self.begin();
         let stopwatch = self.store.settings.clock.stopwatch();
         let result = {
-            let flight = self.flight.clone();
-            let grace = self.grace();
-            let clock = self.store.settings.clock.clone();
             let mut future = pin!({
-                let _leading = Leading::enter([&flight]);
+                let _leading = Leading::enter([&self.flight]);
                 loader(load)
             });
             poll_fn(|context| {
-                flight.held_until.set(Deadline::after(clock.now(), grace));
-                let _leading = Leading::enter([&flight]);
+                self.renew();
+                let _leading = Leading::enter([&self.flight]);
                 future.as_mut().poll(context)
             })
             .await
@@ -191,7 +314,9 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     /// Prepares a load: what its loader is handed.
     pub(crate) fn begin(&mut self) -> Load<V> {
         self.loading = true;
-        Load::new(self.stale().cloned(), self.flight.draft.clone())
+        self.flight.span.begin(self.store.watch(), &self.store.settings.clock);
+        let load = Load::new(self.stale().cloned(), self.flight.draft.clone(), self.flight.limit().cloned());
+        load.validated_by(self.store.settings.validator.clone())
     }
 
     /// Ends a load with what its loader returned.
@@ -199,7 +324,9 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     where
         E: Send + Sync + 'static,
     {
-        self.store.tally().loaded(took, result.is_ok());
+        if !self.flight.is_given_up() {
+            self.store.tally().loaded(took, result.is_ok());
+        }
         match result {
             Ok(value) => Ok(self.succeed(value, took)),
             Err(error) => self.fail(Arc::new(error)),
@@ -220,6 +347,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     /// Makes the entry that a load has brought, as the loader said, and returns it with whether it is to be stored.
     pub(crate) fn prepare(&mut self, value: V, took: Duration) -> (Arc<Entry<K, V>>, bool) {
         self.loading = false;
+        self.flight.span.end("ok");
         let verdict = self.flight.draft.close();
         let mut spec = verdict.spec;
         if let (true, Some(stale)) = (verdict.not_modified, &self.stale) {
@@ -227,26 +355,30 @@ impl<K: Eq, V: Clone> Claim<K, V> {
                 spec.groups = stale.meta.groups.clone();
             }
             spec.weight = spec.weight.or(Some(stale.meta.weight));
+            spec.grace = spec.grace.or(Some(stale.meta.grace.get()));
+            #[cfg(feature = "tiered")]
+            {
+                self.unchanged = Some(self.store.settings.lifetime_of(spec.lifetime, &value));
+            }
         }
         (self.entry(value, spec, took), verdict.store)
     }
 
-    /// Ends a load that failed. A stale value answers for it where the cache was built so.
+    /// Ends a load that failed. A stale value answers for it where the cache was built so, and one that is fresh yet in any case:
+    /// it was refreshed ahead of its time.
     pub(crate) fn fail<E>(mut self, error: Arc<E>) -> Result<V, LoadError<E>>
     where
         E: Send + Sync + 'static,
     {
         self.loading = false;
-        let settings = &self.store.settings;
-        let fallback = match (settings.stale_if_error, &self.stale) {
-            (Some(retry_after), Some(stale)) if self.store.freshness(&stale.meta) != Freshness::Dead => {
-                stale.meta.retry_at.set(Deadline::after(settings.clock.now(), retry_after));
-                Some(stale.value.clone())
-            }
-            _ => None,
-        };
+        let fallback = self.fallback().answer(&self.store);
         self.land(Outcome::Failed(error.clone()));
         fallback.ok_or_else(|| LoadError::shared(error))
+    }
+
+    /// Returns what may answer for this claim's load if that fails.
+    pub(crate) fn fallback(&self) -> Fallback<K, V> {
+        Fallback(self.stale.clone())
     }
 
     /// Makes an entry of a value for this claim's key, which is used up.
@@ -256,19 +388,49 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     }
 
     /// Stores an entry under this claim, and lets it land.
-    pub(crate) fn commit(mut self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+    pub(crate) fn commit(self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+        if !self.kept {
+            return self.pass_on(entry);
+        }
         let admitted = self.store.admit(&entry, &Terms::IfStands(&self.flight));
-        let fenced = admitted == Err(Refusal::Unmet);
-        if fenced {
+        if admitted == Err(Refusal::Unmet) && !self.flight.is_given_up() {
             self.store.tally().count(|counters| &counters.fences);
         }
-        self.land_with(&entry, fenced);
+        self.settle(entry, admitted)
+    }
+
+    /// Stores an entry under this claim as [`commit`](Self::commit) does, which is a copy and counts as nothing of the user's.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn copy(self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+        if !self.kept {
+            return self.pass_on(entry);
+        }
+        let admitted = self.store.place(&entry, &Terms::IfStands(&self.flight));
+        self.settle(entry, admitted)
+    }
+
+    /// Hands an entry that is not kept to those who wait.
+    fn pass_on(self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+        self.refuse(&entry);
+        Fill::Rejected(into_value(entry))
+    }
+
+    fn settle(mut self, entry: Arc<Entry<K, V>>, admitted: Result<(), Refusal>) -> Fill<V> {
+        self.land_with(&entry, admitted == Err(Refusal::Unmet));
         let Err(refusal) = admitted else { return Fill::Stored };
-        let value = Arc::into_inner(entry).expect("an entry that was not stored is nobody else's").value;
+        let value = into_value(entry);
         match refusal {
             Refusal::Unmet => Fill::Fenced(value),
-            Refusal::Rejected(_) => Fill::Rejected(value),
+            Refusal::Rejected(_) | Refusal::Full => Fill::Rejected(value),
         }
+    }
+
+    /// Stores an entry under this claim as far as there is room for it, as [`Store::warm`] does, and lets it land.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn warm(mut self, entry: &Arc<Entry<K, V>>, reclaimed: &mut bool) -> Result<(), Refusal> {
+        let admitted = self.store.warm(entry, &Terms::ToWarmUnder(&self.flight), reclaimed);
+        self.land_with(entry, admitted == Err(Refusal::Unmet));
+        admitted
     }
 
     /// Ends the claim without storing the entry that was made for it: those who wait get its value all the same, unless it
@@ -306,6 +468,9 @@ impl<K, V> Claim<K, V> {
     /// Ends a load that brought nothing for this key.
     pub(crate) fn give_up(mut self) {
         self.loading = false;
+        if let Some(stale) = &self.stale {
+            self.store.put_off(stale);
+        }
         // In this order for the reason that `refuse` has.
         self.store.retract(&self.flight);
         let fenced = self.store.is_fenced(&self.flight);
@@ -331,8 +496,13 @@ impl<K, V> Drop for Claim<K, V> {
         }
         if self.loading {
             // The loader panicked, or its future was dropped half-way.
-            self.store.tally().loaded(Duration::ZERO, false);
+            if !self.flight.is_given_up() {
+                self.store.tally().loaded(Duration::ZERO, false);
+            }
             let panicked = std::thread::panicking();
+            if let (true, Some(stale)) = (panicked, &self.stale) {
+                self.store.put_off(stale);
+            }
             self.land(if panicked { Outcome::Panicked } else { Outcome::Abandoned });
         } else {
             self.land(Outcome::Abandoned);

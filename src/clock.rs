@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+#[cfg(feature = "http")]
+use std::time::SystemTime;
 use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
@@ -17,6 +19,10 @@ const COARSE_LAG_MS: u64 = 11;
 
 /// Where a manual clock starts, so that ages before its creation stay representable.
 const MANUAL_ORIGIN_MS: u64 = 1 << 32;
+
+/// What a manual clock calls the time of day when it starts, after 1970.
+#[cfg(feature = "http")]
+const MANUAL_EPOCH: Duration = Duration::from_secs(1_500_000_000);
 
 /// A moment in milliseconds since an origin that all caches of a process share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,6 +196,17 @@ impl Clock {
         }
     }
 
+    /// Returns the time of day, which other hosts may see otherwise, and which may be set.
+    #[cfg(feature = "http")]
+    pub(crate) fn time_of_day(&self) -> SystemTime {
+        match &self.0 {
+            Source::System => SystemTime::now(),
+            Source::Manual(manual) => {
+                SystemTime::UNIX_EPOCH + MANUAL_EPOCH + Duration::from_nanos(manual.nanos.load(Ordering::Relaxed))
+            }
+        }
+    }
+
     /// Returns the time, or one up to [`COARSE_LAG_MS`] before it, as cheaply as the system gives it.
     #[inline]
     pub(crate) fn coarse(&self) -> Timestamp {
@@ -248,7 +265,8 @@ impl Clock {
         .await
     }
 
-    async fn alarm(&self, deadline: Deadline) {
+    /// Resolves at `deadline`, on any runtime.
+    pub(crate) async fn alarm(&self, deadline: Deadline) {
         match (self.manual_alarm(deadline), deadline.remaining(self.now())) {
             (Some(alarm), _) => alarm.await,
             (None, Some(remaining)) => Delay::new(remaining).await,
@@ -425,6 +443,12 @@ pub(crate) mod real {
         Clock::system()
             .block_on(future, Deadline::NEVER)
             .expect("nothing ends a wait without a deadline but its future")
+    }
+
+    /// Waits for `future` on any runtime, for `limit` at most.
+    pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+        let clock = Clock::system();
+        clock.timeout(future, Deadline::after(clock.now(), limit)).await
     }
 
     /// Waits for `interval` on any runtime.

@@ -69,6 +69,8 @@ pub(crate) struct Meta {
     pub(crate) created: Timestamp,
     /// How long the load took that brought the value; zero where there was none.
     pub(crate) load_cost: Micros,
+    /// How long before its soft deadline the value is due for a refresh, where that is a fixed part of its time; else zero.
+    pub(crate) ahead: Millis,
 }
 
 /// Whether a value may be served, and whether it should be refreshed.
@@ -203,6 +205,7 @@ mod tests {
             created: now,
             grace: Millis::new(Duration::ZERO),
             load_cost: Micros::new(Duration::ZERO),
+            ahead: Millis::new(Duration::ZERO),
         }
     }
 

@@ -61,6 +61,7 @@ enum Cause<E> {
     TimedOut(Duration),
     Reentrant,
     Overloaded,
+    Absent,
     #[cfg(feature = "tiered")]
     Untrusted,
 }
@@ -71,18 +72,26 @@ enum Cause<E> {
 pub enum LoadErrorKind {
     /// The loader returned an error: see [`LoadError::loader`].
     Loader,
-    /// The loader that this caller waited for panicked. The panic itself goes to the caller that ran it.
+    /// The loader that this caller waited for panicked. The panic itself goes to the caller that ran it, if one did.
     Panicked,
     /// The load that was to bring the value ended without it, and this caller's loader cannot run again: the runtime that was
     /// to run the load dropped it; or, for a key of a batch that another caller was loading, that load was dropped or
     /// overtaken by an invalidation. Trying again may help.
     Cancelled,
-    /// Another caller's load took longer than this caller may wait.
+    /// The load took longer than its hard timeout, or than this caller may wait for another's.
     TimedOut,
     /// A loader asked the cache for the very key that it was loading.
     Reentrant,
-    /// More callers wait for this load than the cache keeps track of.
+    /// More callers wait for this load than the cache keeps track of, or more loads are under way than a [`Loading`] cache
+    /// begins.
+    ///
+    /// [`Loading`]: crate::Loading
     Overloaded,
+    /// There is no value and none was made: the call was to change nothing ([`CallOptions::read_only`]), or the loader of
+    /// batches left the key out.
+    ///
+    /// [`CallOptions::read_only`]: crate::CallOptions::read_only
+    Absent,
     /// The local tier must not answer without the remote one, which cannot be reached.
     Untrusted,
 }
@@ -112,6 +121,10 @@ impl<E> LoadError<E> {
         LoadError(Cause::Overloaded)
     }
 
+    pub(crate) fn absent() -> Self {
+        LoadError(Cause::Absent)
+    }
+
     #[cfg(feature = "tiered")]
     pub(crate) fn untrusted() -> Self {
         LoadError(Cause::Untrusted)
@@ -127,6 +140,7 @@ impl<E> LoadError<E> {
             Cause::TimedOut(_) => LoadErrorKind::TimedOut,
             Cause::Reentrant => LoadErrorKind::Reentrant,
             Cause::Overloaded => LoadErrorKind::Overloaded,
+            Cause::Absent => LoadErrorKind::Absent,
             #[cfg(feature = "tiered")]
             Cause::Untrusted => LoadErrorKind::Untrusted,
         }
@@ -151,6 +165,7 @@ impl<E> Clone for LoadError<E> {
             Cause::TimedOut(waited) => Cause::TimedOut(*waited),
             Cause::Reentrant => Cause::Reentrant,
             Cause::Overloaded => Cause::Overloaded,
+            Cause::Absent => Cause::Absent,
             #[cfg(feature = "tiered")]
             Cause::Untrusted => Cause::Untrusted,
         })
@@ -169,9 +184,10 @@ impl<E: fmt::Display> fmt::Display for LoadError<E> {
             Cause::Loader(error) => write!(f, "the loader failed: {error}"),
             Cause::Panicked => f.write_str("the loader panicked"),
             Cause::Cancelled => f.write_str("the load was dropped before it ended"),
-            Cause::TimedOut(waited) => write!(f, "another caller's load took longer than {waited:?}"),
+            Cause::TimedOut(waited) => write!(f, "the load took longer than {waited:?}"),
             Cause::Reentrant => f.write_str("the loader asked for the key that it was loading"),
-            Cause::Overloaded => f.write_str("too many callers wait for this load"),
+            Cause::Overloaded => f.write_str("too many callers wait for this load, or too many loads are under way"),
+            Cause::Absent => f.write_str("there is no value, and none was loaded"),
             #[cfg(feature = "tiered")]
             Cause::Untrusted => f.write_str("the local tier must not answer while the remote one cannot be reached"),
         }

@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::clock::{AtomicDeadline, Deadline, Timestamp};
+use crate::clock::{AtomicDeadline, Clock, Deadline, Timestamp};
 use crate::error::LoadError;
 use crate::group::{Generation, Group, GroupSet};
+use crate::limit::Limit;
 use crate::options::Draft;
-use crate::sync::{Arc, AtomicU32, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU32, Mutex, OnceLock, Ordering};
+use crate::watch::{EnteredSpan, LoadSpan, PANICKED};
 
 /// How many callers may wait for one flight. Each is a thread or a future of the caller's, so this bounds nothing but the
 /// list of them, and the crowd that wakes at once.
@@ -33,7 +35,10 @@ pub(crate) struct Flight<K, V> {
     pub(crate) begun: Timestamp,
     /// From here on another caller may take the key over: the holder of the claim seems to have vanished.
     pub(crate) held_until: AtomicDeadline,
+    /// The hard timeout of the load, if it has one.
+    limit: OnceLock<Arc<Limit>>,
     pub(crate) draft: Arc<Draft>,
+    pub(crate) span: LoadSpan,
     /// The groups of the entry that this flight refreshes or replaces. The new value is likely to be in them too.
     pub(crate) suspects: GroupSet,
     /// How many callers have joined and not left. Raised under the shard's lock, while the flight stands in its table.
@@ -61,6 +66,24 @@ pub(crate) enum Outcome<V> {
     Absent { fenced: bool },
     /// With nothing: the claim was dropped, or taken over. Whoever waited may try.
     Abandoned,
+    /// With nothing after so much time, all that the load was allowed.
+    TimedOut(Duration),
+    /// With nothing: there are too many loads to begin this one.
+    Overloaded,
+}
+
+impl<V> Outcome<V> {
+    /// Returns how the load has ended, as its span says it.
+    fn name(&self) -> &'static str {
+        match self {
+            Outcome::Loaded { .. } | Outcome::Absent { .. } => "ok",
+            Outcome::Failed(_) => "error",
+            Outcome::Panicked => PANICKED,
+            Outcome::Abandoned => "dropped",
+            Outcome::TimedOut(_) => "timed_out",
+            Outcome::Overloaded => "overloaded",
+        }
+    }
 }
 
 impl<K, V> Flight<K, V> {
@@ -80,7 +103,9 @@ impl<K, V> Flight<K, V> {
             #[cfg(feature = "tiered")]
             begun,
             held_until: AtomicDeadline::new(Deadline::after(begun, grace)),
+            limit: OnceLock::new(),
             draft: Arc::new(draft),
+            span: LoadSpan::default(),
             suspects,
             waiters: AtomicU32::new(0),
             landing: Mutex::new(Landing { outcome: None, wakers: Vec::new(), next_waker: 0 }),
@@ -90,6 +115,31 @@ impl<K, V> Flight<K, V> {
     /// Returns whether an invalidation is known to have come after the load began, so that nobody may join any more.
     pub(crate) fn is_fenced(&self, root: &Group) -> bool {
         root.moved_since(self.born) || self.suspects.moved_since(self.born) || self.draft.moved_since(self.born)
+    }
+
+    /// Makes the load subject to `limit`, which covers this flight already. The first one holds.
+    pub(crate) fn set_limit(&self, limit: &Arc<Limit>) {
+        let _ = self.limit.set(limit.clone());
+    }
+
+    pub(crate) fn limit(&self) -> Option<&Arc<Limit>> {
+        self.limit.get()
+    }
+
+    /// Returns whether the load was given up.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.limit().is_some_and(|limit| limit.is_over())
+    }
+
+    /// Returns the limit of a load that is past it, for the caller to give the load up.
+    pub(crate) fn overdue(&self, clock: &Clock) -> Option<&Arc<Limit>> {
+        self.limit().filter(|limit| limit.is_overdue(clock.near(limit.at())))
+    }
+
+    /// Returns from when on it is no use to wait for this flight: its claim is over then, or has run out.
+    pub(crate) fn awaited_until(&self) -> Deadline {
+        let held_until = self.held_until.get();
+        self.limit().map_or(held_until, |limit| held_until.min(limit.at()))
     }
 
     /// Returns whether anybody waits. Final once the flight has left its table.
@@ -108,8 +158,14 @@ impl<K, V> Flight<K, V> {
         Some(Joined { flight: self.clone(), arrived })
     }
 
+    /// Returns how the flight has ended, if it has.
+    pub(crate) fn outcome(&self) -> Option<Arc<Outcome<V>>> {
+        self.landing.lock().outcome.clone()
+    }
+
     /// Ends the flight and wakes everybody. Only the first outcome counts.
     pub(crate) fn land(&self, outcome: Outcome<V>) {
+        self.span.end(outcome.name());
         let mut landing = self.landing.lock();
         if landing.outcome.is_some() {
             // The value in a second outcome is dropped outside the lock.
@@ -161,6 +217,8 @@ impl<K, V: Clone> Joined<K, V> {
                 Err(_) => Ok(None),
             },
             Outcome::Panicked => Err(LoadError::panicked()),
+            Outcome::TimedOut(allowed) => Err(LoadError::timed_out(*allowed)),
+            Outcome::Overloaded => Err(LoadError::overloaded()),
             Outcome::Absent { .. } | Outcome::Abandoned => Ok(None),
         }
     }
@@ -224,18 +282,23 @@ thread_local! {
 /// Marks this thread as running the loader of some flights, for as long as it lives.
 pub(crate) struct Leading {
     outer: usize,
+    /// That of the load, in which its loader runs.
+    _span: Option<EnteredSpan>,
 }
 
 impl Leading {
     pub(crate) fn enter<'a, K: 'a, V: 'a>(flights: impl IntoIterator<Item = &'a Arc<Flight<K, V>>>) -> Leading {
         // A thread that is being torn down keeps no such list any more: there, waits for oneself end by their time limit.
+        let mut led = None;
+        let mut keys = 0;
         let outer = LEADING.try_with(|leading| {
             let mut leading = leading.borrow_mut();
             let outer = leading.len();
-            leading.extend(flights.into_iter().map(address));
+            leading.extend(flights.into_iter().inspect(|flight| led = led.or(Some(*flight))).map(address));
+            keys = leading.len() - outer;
             outer
         });
-        Leading { outer: outer.unwrap_or(0) }
+        Leading { outer: outer.unwrap_or(0), _span: led.and_then(|flight| flight.span.enter(keys)) }
     }
 }
 

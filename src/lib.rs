@@ -44,15 +44,37 @@
 //!
 //! **Claims.** The right to fill one key, which one caller at a time holds. The loading verbs take and use it by
 //! themselves; [`Cache::lookup`] hands it out as a [`Claim`]. Dropping it frees the key at once, and one whose holder
-//! has vanished can be taken over after the key's grace ([`CacheBuilder::grace`]).
+//! has vanished can be taken over after the key's grace ([`CacheBuilder::grace`]). Those of [`TieredCache::lookup`] hold
+//! for all processes.
+//!
+//! **Options of a call.** Verbs that end in `_with` take [`CallOptions`]: which tier the call passes by, whether it
+//! refreshes or copies anything, how long it waits, and how long its claim lasts.
+//!
+//! **Warming up.** [`Cache::warm_up`] stores what is known beforehand as long as there is room, and
+//! [`TieredCache::warm_up_from_remote`] copies what the remote tier has. Neither evicts or replaces anything.
+//!
+//! **Refreshes.** The loader of a refresh sees the stale value and its validator ([`Load::validator`]), and may answer
+//! that nothing has changed ([`Load::not_modified`]): the value's time begins anew, which costs a second tier a touch and
+//! no write. [`CacheBuilder::refresh_ahead`] and [`CacheBuilder::early_refresh`] refresh values before they are stale.
+//! That there is no value is worth remembering too, for a time of its own ([`CacheBuilder::negative_ttl`]).
 //!
 //! **Single flight.** Whoever finds no value and no claim to be had waits for the holder's result, as a thread or as a
 //! future, for at most [`CacheBuilder::load_wait`]. Errors of the loader are shared as well.
+//!
+//! **Registered loaders.** A cache that is built with [`CacheBuilder::loader`] and its like is a [`Loading`] cache: it
+//! refreshes stale values in the background while they are served, gives up loads that take longer than
+//! [`hard_timeout`](LoadingBuilder::hard_timeout), and leaves a stale value in service while its refreshes fail.
+//! Callers wait for a load no longer than they are told to, whatever the loader does.
 //!
 //! **Fences.** A fill is judged by the moment its claim was taken. If the key has been removed, expired or stored
 //! since, or any of the value's groups invalidated, the fill is *fenced*: the caller gets the value it made
 //! ([`Fill::Fenced`], or simply the result of its load), those who have waited since before the invalidation get it
 //! too, and nobody else does.
+//!
+//! **Change feeds.** Where others save, too, the cache hears of it from the source: [`Cache::invalidate_from`] takes
+//! [`Change`]s from an iterator or a stream until it ends, and [`Cache::follow`] keeps a thread at a [`ChangeFeed`] (a
+//! database's log, `LISTEN`, a queue), which it connects again when it fails, from the last position that it applied. What a
+//! feed may have missed is invalidated. [`ChangeFeed`] says which loads that makes safe, and which it cannot.
 //!
 //! # Guarantees
 //!
@@ -66,15 +88,16 @@
 //! - Weight never exceeds capacity, at any moment; one that [`Cache::set_capacity`] lowers, once that returns. An entry
 //!   that alone is heavier is [`Rejected`], and what it was to replace is gone.
 //! - A hit waits for nobody's I/O, loader, or closure.
-//! - A panic in a loader frees the key and reaches the caller that ran it; those who wait get an error. A panic in the
-//!   removal listener is caught and counted.
+//! - A panic in a loader frees the key and reaches the caller that ran it, if one did; those who wait get an error. A
+//!   panic in the removal listener is caught and counted.
 //!
 //! With a second tier:
 //!
 //! - A value from there counts only while each of its groups has the random token that was recorded with the value. So
 //!   whatever the store loses, evicts or forgets in a restart is a miss.
 //! - A value is written there only in the place of what its writer has read, so that neither a slow loader nor a
-//!   command that the store carries out late overwrites anything newer.
+//!   command that the store carries out late overwrites anything newer. What is touched and turns out to be another's is
+//!   deleted.
 //! - Of all processes that miss a key, one loads it. A load that an invalidation overtakes, by whichever process and of
 //!   whatever group, named early or late, is stored nowhere.
 //! - Once an invalidation is acknowledged, this process never serves the old value again, connected ones stop within
@@ -117,6 +140,17 @@
 //! listener, codec, closures, `Drop`, wakers) runs outside all locks and may call the cache. A loader that asks for its
 //! own key gets an error, [`Reentrant`](LoadErrorKind::Reentrant), where it would wait for itself.
 //!
+//! # Watching it
+//!
+//! [`Cache::stats`] counts what a cache has done, [`Namespace::health`] says how it and its remote tier are. With the feature
+//! `metrics`, these figures and the times of loads and exchanges go to the recorder of the `metrics` facade: by themselves
+//! for a namespace and its caches, by [`Cache::publish_metrics`] for a cache of its own. Reads that larder makes for itself,
+//! to refresh, to update or to copy a value, are not counted as reads.
+//!
+//! With the feature `tracing` there are spans around loads and calls of the remote tier, which nest in those of the caller,
+//! and events for what no caller is told: a breaker that opens, trust that is lost, queues that are full. The module
+//! [`watching`] lists all of it.
+//!
 //! # Features
 //!
 //! | feature | adds | default |
@@ -124,28 +158,42 @@
 //! | – | [`Cache`] and all that belongs to it | yes |
 //! | `tiered` | [`Namespace`], [`TieredCache`], [`Counter`], the codec [`RawBytes`], and [`InMemoryRemote`], a second tier for tests | no |
 //! | `memcached` | [`Memcached`], the second tier in memcached 1.6.18 or later; includes `tiered` | no |
+//! | `lz4` | [`Compression`] of what is in the second tier; includes `tiered` | no |
+//! | `metrics` | counters, gauges and histograms through the `metrics` facade: see [`watching`] | no |
 //! | `serde` | [`Postcard`], a codec for every type that serde can write and read; includes `tiered` | no |
+//! | `tracing` | spans around loads and remote calls, and events for what goes wrong: see [`watching`] | no |
 // The guide and the design page speak of all features, whichever are on.
-#![cfg_attr(not(all(feature = "memcached", feature = "serde")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "lz4", feature = "memcached", feature = "metrics", feature = "serde")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 mod batch;
 mod budget;
 mod builder;
 mod cache;
+mod call;
 mod claim;
 mod clock;
 mod entry;
 mod error;
+mod feed;
 mod flight;
 mod group;
 mod key;
+mod limit;
 mod load;
+mod loading;
 mod options;
 mod policy;
 mod shard;
+mod signal;
 mod stats;
 mod store;
 mod sync;
+mod task;
+mod warm_up;
+mod watch;
 
 #[cfg(feature = "tiered")]
 mod broadcast;
@@ -161,14 +209,17 @@ mod tiered;
 pub use batch::Batch;
 pub use builder::CacheBuilder;
 pub use cache::{Cache, Iter, Lookup};
+pub use call::CallOptions;
 pub use claim::{Claim, Fill};
 pub use clock::{Clock, ManualClock};
 pub use entry::EntryInfo;
 pub use equivalent::Equivalent;
 pub use error::{BuildError, LoadError, LoadErrorKind, Rejected};
+pub use feed::{Change, ChangeFeed, Connected, FeedHealth, FeedState, Follower};
 pub use group::Groups;
 pub use key::ToKey;
 pub use load::BoxFuture;
+pub use loading::{AsyncLoader, Loader, Loading, LoadingBuilder, LoadingCache};
 pub use options::{EntryOptions, Load};
 pub use stats::{RemovalCause, Stats};
 
@@ -176,7 +227,7 @@ pub use stats::{RemovalCause, Stats};
 pub use remote::memcached::{Memcached, MemcachedBuilder};
 #[cfg(feature = "tiered")]
 pub use remote::{
-    codec::{Codec, CodecError, CodecId, RawBytes},
+    codec::{Codec, CodecError, CodecId, Optional, RawBytes},
     error::{RemoteError, RemoteErrorKind},
     in_memory::InMemoryRemote,
     key::{RemoteKey, WireKey},
@@ -188,13 +239,22 @@ pub use broadcast::outbox::Unsent;
 #[cfg(feature = "tiered")]
 pub use namespace::{Announce, Bump, Counter, Health, LostTrust, Namespace, NamespaceBuilder, Receipt, WriteMode};
 #[cfg(feature = "tiered")]
-pub use tiered::{Added, LocalView, RemoteStats, TieredCache, TieredCacheBuilder, Write};
+pub use tiered::{Added, LocalView, RemoteStats, TieredCache, TieredCacheBuilder, TieredClaim, Write};
+
+#[cfg(feature = "tiered")]
+pub use loading::LoadingTieredCache;
 
 #[cfg(feature = "serde")]
 pub use remote::codec::Postcard;
+#[cfg(feature = "lz4")]
+pub use remote::packing::lz4::Compression;
 
 #[doc = include_str!("docs/design.md")]
 pub mod design {}
+
+#[doc = include_str!("docs/watching.md")]
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod watching {}
 
 /// The examples of the README, as tests.
 #[cfg(all(doctest, feature = "memcached"))]

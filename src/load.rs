@@ -4,16 +4,19 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::cache::Cache;
+use crate::call::CallOptions;
 use crate::claim::Claim;
-use crate::clock::Deadline;
+use crate::clock::{Clock, Deadline};
 use crate::error::LoadError;
 use crate::flight::{Joined, Outcome, is_led_here};
 use crate::key::ToKey;
 use crate::options::Load;
 use crate::store::Look;
 use crate::sync::Arc;
+use crate::watch::Background;
 
 /// A future that owns what it needs, for a runtime to run.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
@@ -74,9 +77,42 @@ where
         E: Send + Sync + 'static,
         F: FnOnce(Load<V>) -> Result<V, E>,
     {
+        self.get_or_load_with(key, CallOptions::new(), loader)
+    }
+
+    /// Returns the value for `key`, or loads and stores it, as `options` say; otherwise as [`get_or_load`](Self::get_or_load).
+    ///
+    /// - [`skip_local`](CallOptions::skip_local): the value is loaded whatever the cache holds, by one caller at a time, handed
+    ///   to those who wait for it, and stored nowhere.
+    /// - [`read_only`](CallOptions::read_only): what is there is returned, and nothing is loaded.
+    /// - [`no_refresh`](CallOptions::no_refresh): a stale value is returned as it is.
+    /// - [`hard_timeout`](CallOptions::hard_timeout): bounds the wait for another caller's load, where it is shorter than
+    ///   [`load_wait`](crate::CacheBuilder::load_wait). It cannot end `loader`, which runs on this thread.
+    /// - [`soft_timeout`](CallOptions::soft_timeout) changes nothing: the caller that refreshes runs `loader` itself. A
+    ///   [`Loading`](crate::Loading) cache refreshes in the background.
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load), and [`Absent`](crate::LoadErrorKind::Absent) from a read-only call that finds no
+    /// value.
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Blocking
+    /// As [`get_or_load`](Self::get_or_load).
+    pub fn get_or_load_with<Q, E, F>(&self, key: &Q, options: CallOptions, loader: F) -> Result<V, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Result<V, E>,
+    {
+        if options.read_only {
+            return self.read_only(key, options);
+        }
         let hash = self.hash(key);
-        let mut patience = None;
-        let mut look = self.look(hash, key);
+        let mut patience = self.patience(options.hard_timeout);
+        let mut look = self.look_as(options, hash, key, |_| true);
+        self.count(&look);
         loop {
             match self.step(look)? {
                 Step::Done(value) => return Ok(value),
@@ -87,7 +123,7 @@ where
                     }
                 }
             }
-            look = self.store.look(hash, key);
+            look = self.look_as(options, hash, key, |_| true);
         }
     }
 
@@ -101,27 +137,81 @@ where
     ///
     /// # Panics
     /// As [`get_or_load`](Self::get_or_load).
-    pub async fn get_or_load_async<Q, E, F, Fut>(&self, key: &Q, loader: F) -> Result<V, LoadError<E>>
+    pub fn get_or_load_async<Q, E, F, Fut>(&self, key: &Q, loader: F) -> impl Future<Output = Result<V, LoadError<E>>>
     where
         Q: Hash + ToKey<K> + ?Sized,
         E: Send + Sync + 'static,
         F: FnOnce(Load<V>) -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
+        self.get_or_load_async_with(key, CallOptions::new(), loader)
+    }
+
+    /// Returns the value for `key`, or loads and stores it, as `options` say: [`get_or_load_with`](Self::get_or_load_with) for
+    /// futures.
+    ///
+    /// A load of this caller's own that takes longer than [`hard_timeout`](CallOptions::hard_timeout) is given up: dropped, and
+    /// an error for this caller and for all who wait for it, unless a stale value answers
+    /// ([`stale_if_error`](crate::CacheBuilder::stale_if_error)).
+    ///
+    /// # Errors
+    /// As [`get_or_load_with`](Self::get_or_load_with), with [`TimedOut`](crate::LoadErrorKind::TimedOut) also for this
+    /// caller's own load.
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    pub async fn get_or_load_async_with<Q, E, F, Fut>(
+        &self,
+        key: &Q,
+        options: CallOptions,
+        loader: F,
+    ) -> Result<V, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        if options.read_only {
+            return self.read_only(key, options);
+        }
         let hash = self.hash(key);
-        let mut patience = None;
-        let mut look = self.look(hash, key);
+        let mut patience = self.patience(options.hard_timeout);
+        let mut look = self.look_as(options, hash, key, |_| true);
+        self.count(&look);
         loop {
             match self.step(look)? {
                 Step::Done(value) => return Ok(value),
-                Step::Run(claim) => return claim.load_async(loader).await,
+                // Boxed, so that the futures of callers, of whom most find a value, are not of the size of a load.
+                Step::Run(claim) => return Box::pin(self.load_within(options.hard_timeout, claim, loader)).await,
                 Step::Wait(joined) => {
                     if let Some(value) = self.wait_async(&joined, &mut patience).await? {
                         return Ok(value);
                     }
                 }
             }
-            look = self.store.look(hash, key);
+            look = self.look_as(options, hash, key, |_| true);
+        }
+    }
+
+    /// Runs a load as part of this future, for at most so long.
+    async fn load_within<E, F, Fut>(
+        &self,
+        hard_timeout: Option<Duration>,
+        claim: Claim<K, V>,
+        loader: F,
+    ) -> Result<V, LoadError<E>>
+    where
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        let Some(allowed) = hard_timeout else { return claim.load_async(loader).await };
+        let fallback = claim.fallback();
+        let limited = claim.limit(allowed);
+        match limited.run(claim.load_async(loader)).await {
+            Some(loaded) => loaded,
+            None => fallback.answer(&self.store).ok_or_else(|| LoadError::timed_out(allowed)),
         }
     }
 
@@ -161,7 +251,7 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
     {
         let hash = self.hash(key);
-        let mut patience = None;
+        let mut patience = self.patience(None);
         let mut job = Some((spawn, loader));
         let mut look = self.look(hash, key);
         loop {
@@ -188,7 +278,10 @@ where
             };
             if let Some(claim) = claim {
                 match job.take() {
-                    Some((spawn, loader)) => spawn(Box::pin(async move { drop(claim.load_async(loader).await) })),
+                    Some((spawn, loader)) => {
+                        let load = async move { drop(claim.load_async(loader).await) };
+                        spawn(Box::pin(Background::new().follow(load)));
+                    }
                     // A second round: the load was dropped before it ended, and nobody else has begun another.
                     None if value.is_none() => return Err(LoadError::cancelled()),
                     None => drop(claim),
@@ -204,6 +297,15 @@ where
             }
             look = self.store.look(hash, key);
         }
+    }
+
+    /// Returns what is there for a call that changes nothing.
+    pub(crate) fn read_only<Q, E>(&self, key: &Q, options: CallOptions) -> Result<V, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + ?Sized,
+    {
+        let found = if options.skip_local { None } else { self.get(key) };
+        found.ok_or_else(LoadError::absent)
     }
 
     /// Returns what a caller does about what it found.
@@ -225,41 +327,38 @@ where
         Ok(joined)
     }
 
-    /// Waits on this thread for the load of another caller. `patience` is until when, set by a caller's first wait.
+    /// Returns how long a caller waits for others, whose call may say so too.
+    pub(crate) fn patience(&self, hard_timeout: Option<Duration>) -> Patience {
+        let wait = self.store.settings.load_wait;
+        Patience { wait: hard_timeout.map_or(wait, |timeout| timeout.min(wait)), until: None }
+    }
+
+    /// Waits on this thread for the load of another caller.
     ///
     /// Returns `Ok(None)` if the caller has to look again.
-    pub(crate) fn wait<E>(
-        &self,
-        joined: &Joined<K, V>,
-        patience: &mut Option<Deadline>,
-    ) -> Result<Option<V>, LoadError<E>>
+    pub(crate) fn wait<E>(&self, joined: &Joined<K, V>, patience: &mut Patience) -> Result<Option<V>, LoadError<E>>
     where
         E: Send + Sync + 'static,
     {
-        let (deadline, until) = self.wait_limits(joined, patience);
-        let outcome = self.store.settings.clock.block_on(joined.landed(), until);
-        self.settle(joined, outcome, deadline)
+        let clock = &self.store.settings.clock;
+        let until = patience.begin(clock).min(joined.flight.awaited_until());
+        let outcome = clock.block_on(joined.landed(), until);
+        self.settle(joined, outcome, patience)
     }
 
     /// Waits on any runtime for the load of another caller, as [`wait`](Self::wait) does.
     pub(crate) async fn wait_async<E>(
         &self,
         joined: &Joined<K, V>,
-        patience: &mut Option<Deadline>,
+        patience: &mut Patience,
     ) -> Result<Option<V>, LoadError<E>>
     where
         E: Send + Sync + 'static,
     {
-        let (deadline, until) = self.wait_limits(joined, patience);
-        let outcome = self.store.settings.clock.timeout(joined.landed(), until).await;
-        self.settle(joined, outcome, deadline)
-    }
-
-    /// Returns until when a caller waits in all, and for this claim: it may take over one that has run out.
-    fn wait_limits(&self, joined: &Joined<K, V>, patience: &mut Option<Deadline>) -> (Deadline, Deadline) {
-        let settings = &self.store.settings;
-        let deadline = *patience.get_or_insert_with(|| Deadline::after(settings.clock.now(), settings.load_wait));
-        (deadline, deadline.min(joined.flight.held_until.get()))
+        let clock = &self.store.settings.clock;
+        let until = patience.begin(clock).min(joined.flight.awaited_until());
+        let outcome = clock.timeout(joined.landed(), until).await;
+        self.settle(joined, outcome, patience)
     }
 
     /// Returns what a wait has brought: `Ok(None)` if the caller has to look again.
@@ -267,20 +366,40 @@ where
         &self,
         joined: &Joined<K, V>,
         outcome: Option<Arc<Outcome<V>>>,
-        deadline: Deadline,
+        patience: &mut Patience,
     ) -> Result<Option<V>, LoadError<E>>
     where
         E: Send + Sync + 'static,
     {
+        let clock = &self.store.settings.clock;
+        let outcome = outcome.or_else(|| {
+            // A moment before the timer: the load is given up, and that is its outcome.
+            joined.flight.overdue(clock)?.give_up();
+            joined.flight.outcome()
+        });
         match outcome {
             Some(outcome) => joined.settle(&outcome),
-            None if deadline.has_passed(self.store.settings.clock.now()) => {
+            None if patience.begin(clock).has_passed(clock.now()) => {
                 self.store.tally().count(|counters| &counters.load_timeouts);
-                Err(LoadError::timed_out(self.store.settings.load_wait))
+                Err(LoadError::timed_out(patience.wait))
             }
             // The claim that this caller waited for has run out: it may take it over.
             None => Ok(None),
         }
+    }
+}
+
+/// How long a caller waits for the loads of others, all together.
+pub(crate) struct Patience {
+    wait: Duration,
+    /// Set by the first wait.
+    until: Option<Deadline>,
+}
+
+impl Patience {
+    /// Returns until when the caller waits, from its first wait on.
+    fn begin(&mut self, clock: &Clock) -> Deadline {
+        *self.until.get_or_insert_with(|| Deadline::after(clock.now(), self.wait))
     }
 }
 

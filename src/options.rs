@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::clock::{Deadline, Timestamp};
 use crate::group::{Generation, Group, GroupSet, Groups};
+use crate::limit::Limit;
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// What one entry asks for beside its cache's defaults.
@@ -57,9 +58,9 @@ impl EntryOptions {
     }
 
     /// Sets how long a claim to refresh the value lasts, once it is stale. Default: the cache's. Rounded up to a millisecond,
-    /// and zero to one: a claim that is over at once would be everybody's.
+    /// and zero to one: a claim that is over at once would be everybody's. A copy that another process makes has its cache's.
     pub fn grace(mut self, grace: Duration) -> EntryOptions {
-        self.grace = Some(grace.max(Duration::from_millis(1)));
+        self.grace = Some(claimable(grace));
         self
     }
 
@@ -80,7 +81,7 @@ impl EntryOptions {
     }
 
     /// Sets what the entry counts against the cache's capacity. Default: what the cache's weigher says, or 1. Zero counts
-    /// as 1, so that the number of entries stays bounded.
+    /// as 1, so that the number of entries stays bounded. A copy that another process makes weighs what its cache says.
     pub fn weight(mut self, weight: u64) -> EntryOptions {
         self.weight = Some(weight);
         self
@@ -95,6 +96,11 @@ impl EntryOptions {
             groups: self.groups.iter().map(|name| registry.intern(name)).collect(),
         }
     }
+}
+
+/// Returns a grace of a millisecond or more.
+fn claimable(grace: Duration) -> Duration {
+    grace.max(Duration::from_millis(1))
 }
 
 /// [`EntryOptions`] with their groups looked up.
@@ -120,6 +126,8 @@ pub(crate) enum Lifetime {
     Left {
         soft: Option<Duration>,
         hard: Option<Duration>,
+        /// How long the value was to be fresh in all.
+        soft_ttl: Option<Duration>,
     },
 }
 
@@ -139,6 +147,11 @@ impl Lifetime {
         *self = Lifetime::Both { soft, hard: Some(ttl) };
     }
 
+    /// Returns whether nothing was said, so that the cache's defaults hold.
+    pub(crate) fn is_default(self) -> bool {
+        matches!(self, Lifetime::Both { soft: None, hard: None })
+    }
+
     fn hard(self) -> Option<Duration> {
         match self {
             Lifetime::Never => None,
@@ -149,6 +162,27 @@ impl Lifetime {
         }
     }
 }
+
+/// When values are refreshed ahead of their soft deadline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RefreshAhead {
+    /// At random, the sooner the longer their load took; with the beta of XFetch.
+    AtRandom(f64),
+    /// Once this part of their soft time has passed.
+    After(f64),
+}
+
+/// What a cache knows of values that stand for none.
+#[derive(Debug)]
+pub(crate) struct Absence<V> {
+    /// How long one is kept that says nothing else of its deadlines.
+    pub(crate) ttl: Duration,
+    pub(crate) make: fn() -> V,
+    pub(crate) is: fn(&V) -> bool,
+}
+
+/// Tells a value's validator.
+pub(crate) type Validator<V> = Arc<dyn Fn(&V) -> Option<String> + Send + Sync>;
 
 /// A cache's own deadlines, which hold where an entry says nothing else.
 #[derive(Clone, Copy, Debug)]
@@ -165,16 +199,7 @@ pub(crate) struct DefaultLifetime {
 impl DefaultLifetime {
     /// Returns the soft and the hard deadline of a value stored `now`, the soft one never the later.
     pub(crate) fn deadlines(&self, own: Lifetime, now: Timestamp) -> (Deadline, Deadline) {
-        let (soft, hard, jitter) = match own {
-            Lifetime::Never => (None, None, 0.0),
-            Lifetime::HardOnly(hard) => (None, Some(hard), self.jitter),
-            Lifetime::Both { soft: Some(soft), hard: None } => {
-                (Some(soft), Some(soft.saturating_mul(self.hard_factor)), self.jitter)
-            }
-            Lifetime::Both { soft, hard } => (soft.or(self.soft), hard.or(self.hard), self.jitter),
-            #[cfg(feature = "tiered")]
-            Lifetime::Left { soft, hard } => (soft, hard, 0.0),
-        };
+        let (soft, hard, jitter) = self.longest(own);
         // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
         // so that their proportion stays.
         let kept = if jitter > 0.0 { 1.0 - jitter * fastrand::f64() } else { 1.0 };
@@ -182,6 +207,41 @@ impl DefaultLifetime {
             |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, shorten(ttl, kept)));
         let (soft, hard) = (deadline(soft), deadline(hard));
         (soft.min(hard), hard)
+    }
+
+    /// Returns whether a value may be given these deadlines, to the millisecond, or up to `slack` less.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn may_give(
+        &self,
+        own: Lifetime,
+        soft: Option<Duration>,
+        hard: Option<Duration>,
+        slack: Duration,
+    ) -> bool {
+        let (soft_longest, hard_longest, jitter) = self.longest(own);
+        let soft_longest = soft_longest.into_iter().chain(hard_longest).min();
+        let fits = |ttl: Option<Duration>, longest: Option<Duration>| match (ttl, longest) {
+            (Some(ttl), Some(longest)) => {
+                let rounded_up = longest.saturating_add(Duration::from_millis(1));
+                ttl < rounded_up && ttl.saturating_add(slack) >= shorten(longest, 1.0 - jitter)
+            }
+            (ttl, longest) => ttl == longest,
+        };
+        fits(soft, soft_longest) && fits(hard, hard_longest)
+    }
+
+    /// Returns the longest time to each deadline, and by which part of themselves both may be shortened.
+    fn longest(&self, own: Lifetime) -> (Option<Duration>, Option<Duration>, f64) {
+        match own {
+            Lifetime::Never => (None, None, 0.0),
+            Lifetime::HardOnly(hard) => (None, Some(hard), self.jitter),
+            Lifetime::Both { soft: Some(soft), hard: None } => {
+                (Some(soft), Some(soft.saturating_mul(self.hard_factor)), self.jitter)
+            }
+            Lifetime::Both { soft, hard } => (soft.or(self.soft), hard.or(self.hard), self.jitter),
+            #[cfg(feature = "tiered")]
+            Lifetime::Left { soft, hard, .. } => (soft, hard, 0.0),
+        }
     }
 }
 
@@ -213,17 +273,46 @@ fn shorten(ttl: Duration, kept: f64) -> Duration {
 pub struct Load<V> {
     stale: Option<V>,
     draft: Arc<Draft>,
+    limit: Option<Arc<Limit>>,
+    validator: Option<Validator<V>>,
 }
 
 impl<V> Load<V> {
-    pub(crate) fn new(stale: Option<V>, draft: Arc<Draft>) -> Load<V> {
-        Load { stale, draft }
+    pub(crate) fn new(stale: Option<V>, draft: Arc<Draft>, limit: Option<Arc<Limit>>) -> Load<V> {
+        Load { stale, draft, limit, validator: None }
+    }
+
+    /// Says how the validator of the stale value is told.
+    pub(crate) fn validated_by(self, validator: Option<Validator<V>>) -> Load<V> {
+        Load { validator, ..self }
+    }
+
+    /// Returns whether the load was given up, because it took longer than its hard timeout: its result will be stored nowhere,
+    /// and nobody waits for it. A loader that cannot be interrupted, since it blocks its thread, asks now and then.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.limit.as_ref().is_some_and(|limit| limit.is_over())
     }
 
     /// Returns the stale value that this load refreshes; `None` where there is none.
     #[must_use]
     pub fn stale(&self) -> Option<&V> {
         self.stale.as_ref()
+    }
+
+    /// Returns the validator of the stale value: what the cache's [`validator`](crate::CacheBuilder::validator) makes of it, for
+    /// the loader to ask its source whether anything has changed since. `None` where there is no stale value, or none is told.
+    ///
+    /// # Panics
+    /// A panic of the cache's function passes through.
+    #[must_use]
+    pub fn validator(&self) -> Option<String> {
+        self.validator.as_ref()?(self.stale.as_ref()?)
+    }
+
+    /// Makes the result dead `ttl` after it is stored, and never stale before; as [`EntryOptions::ttl`].
+    pub fn ttl(&self, ttl: Duration) {
+        self.draft.write().lifetime = Lifetime::HardOnly(ttl);
     }
 
     /// Makes the result stale `ttl` after it is stored; as [`EntryOptions::soft_ttl`].
@@ -234,6 +323,16 @@ impl<V> Load<V> {
     /// Makes the result dead `ttl` after it is stored; as [`EntryOptions::hard_ttl`].
     pub fn hard_ttl(&self, ttl: Duration) {
         self.draft.write().lifetime.set_hard(ttl);
+    }
+
+    /// Frees the result from all deadlines; as [`EntryOptions::never_expires`].
+    pub fn never_expires(&self) {
+        self.draft.write().lifetime = Lifetime::Never;
+    }
+
+    /// Sets how long a claim to refresh the result lasts, once it is stale; as [`EntryOptions::grace`].
+    pub fn grace(&self, grace: Duration) {
+        self.draft.write().grace = Some(claimable(grace));
     }
 
     /// Adds the result to these groups. May be called again to add more; a name given twice counts once.
@@ -263,7 +362,9 @@ impl<V> Load<V> {
 impl<V: Clone> Load<V> {
     /// Returns the stale value, for the loader to return when it found that nothing has changed; `None` where there is none.
     ///
-    /// The entry then keeps the groups and the weight it had, unless this load names others, and its deadlines start anew.
+    /// The entry then keeps the groups, the weight and the grace it had, unless this load names others, and its deadlines start
+    /// anew. A remote tier is touched and not written, where it has that very value and nothing but its time is to change. A
+    /// loader that returns another value after all has that one stored.
     #[must_use]
     pub fn not_modified(&self) -> Option<V> {
         let stale = self.stale.clone()?;
@@ -288,6 +389,7 @@ pub(crate) struct Draft {
 #[derive(Debug, Default)]
 pub(crate) struct Sketch {
     lifetime: Lifetime,
+    grace: Option<Duration>,
     weight: Option<u64>,
     groups: SmallVec<[Arc<Group>; 1]>,
     do_not_store: bool,
@@ -322,7 +424,7 @@ impl Draft {
         Verdict {
             spec: Spec {
                 lifetime: sketch.lifetime,
-                grace: None,
+                grace: sketch.grace,
                 weight: sketch.weight,
                 groups: sketch.groups.into_iter().collect(),
             },

@@ -5,6 +5,7 @@ use std::ops::Sub;
 use std::time::Duration;
 
 use crate::sync::{AtomicU64, Mutex, Ordering, Padded};
+use crate::watch::CacheWatch;
 
 /// Why an entry left the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,14 +27,14 @@ pub enum RemovalCause {
 const OWNERS: usize = 32;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// What a cache has done since it was made: a snapshot, each figure exact, taken one after the other.
         ///
         /// Subtract an earlier snapshot to see an interval.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
             /// Time spent in loads, successful or not.
             pub load_time: Duration,
         }
@@ -47,6 +48,19 @@ macro_rules! counters {
                     $($name: self.$name.saturating_sub(earlier.$name),)*
                     load_time: self.load_time.saturating_sub(earlier.load_time),
                 }
+            }
+        }
+
+        #[cfg(feature = "metrics")]
+        impl Stats {
+            /// Calls `f` with every counter, named as a metric.
+            pub(crate) fn each(&self, mut f: impl FnMut(crate::watch::Figure)) {
+                $(f(crate::watch::Figure {
+                    field: stringify!($name),
+                    name: concat!("larder_", stringify!($name), "_total"),
+                    help: concat!($($doc),*),
+                    value: self.$name,
+                });)*
             }
         }
 
@@ -87,9 +101,15 @@ counters! {
     load_waits,
     /// Callers that gave up waiting for a load of another.
     load_timeouts,
+    /// Loads given up because they took longer than their hard timeout. They count as failures too.
+    load_aborts,
+    /// Refreshes begun in the background.
+    refreshes,
+    /// Refreshes not begun in the background because too many loads were under way.
+    refresh_overflows,
     /// Fills refused because their key or a group of theirs was invalidated after the claim was taken.
     fences,
-    /// Values stored, by whatever verb.
+    /// Values stored, by whatever verb. Copies from the remote tier are not among them.
     stores,
     /// Values refused because they weigh more than the cache's capacity.
     rejections,
@@ -126,20 +146,24 @@ impl Stats {
 #[derive(Debug)]
 pub(crate) struct StripedCounters {
     stripes: [Padded<Counters>; OWNERS + 1],
-}
-
-impl Default for StripedCounters {
-    fn default() -> Self {
-        StripedCounters { stripes: std::array::from_fn(|_| Padded::default()) }
-    }
+    watch: CacheWatch,
 }
 
 impl StripedCounters {
+    pub(crate) fn new(watch: CacheWatch) -> Self {
+        StripedCounters { stripes: std::array::from_fn(|_| Padded::default()), watch }
+    }
+
+    /// Returns who the cache is to those who watch it.
+    pub(crate) fn watch(&self) -> &CacheWatch {
+        &self.watch
+    }
+
     /// Returns the counters for the calling thread to count on.
     #[inline]
     pub(crate) fn mine(&self) -> Tally<'_> {
         let stripe = stripe::mine();
-        Tally { counters: &self.stripes[stripe], owned: stripe < OWNERS }
+        Tally { counters: &self.stripes[stripe], owned: stripe < OWNERS, watch: &self.watch }
     }
 }
 
@@ -149,6 +173,7 @@ pub(crate) struct Tally<'a> {
     counters: &'a Counters,
     /// Whether no other thread writes them.
     owned: bool,
+    watch: &'a CacheWatch,
 }
 
 impl Tally<'_> {
@@ -182,6 +207,7 @@ impl Tally<'_> {
     pub(crate) fn loaded(self, took: Duration, success: bool) {
         self.count(|counters| if success { &counters.loads } else { &counters.load_failures });
         self.add(|counters| &counters.load_time_ns, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.watch.loaded(took, success);
     }
 }
 
@@ -253,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_sums_all_threads_and_subtracts() {
-        let counters = StripedCounters::default();
+        let counters = StripedCounters::new(CacheWatch::default());
         std::thread::scope(|scope| {
             for _ in 0..3 * OWNERS {
                 scope.spawn(|| (0..1_000).for_each(|_| counters.mine().count(|counters| &counters.hits_fresh)));

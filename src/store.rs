@@ -15,11 +15,14 @@ use crate::entry::{Entry, Freshness, Judge, Meta, Seat};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
 use crate::group::{Generation, Group, GroupSet, Groups};
-use crate::options::{DefaultLifetime, Draft, Spec};
+use crate::limit::Observer;
+use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Spec, Validator};
 use crate::policy::Recency;
 use crate::shard::{Leaving, Shard};
 use crate::stats::{RemovalCause, Stats, StripedCounters, Tally};
 use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard};
+use crate::task::drop_quietly;
+use crate::watch::CacheWatch;
 
 /// One shard behind its lock.
 type Lock<K, V> = Padded<RwLock<Shard<K, V>>>;
@@ -29,6 +32,10 @@ pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 /// Is told of every entry that leaves.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
+/// How long a refresh that failed ahead of time is not tried again, unless the cache was built to say otherwise: not at every
+/// call, as long as the value is fresh anyway.
+const RETRY_AHEAD: Duration = Duration::from_secs(1);
+
 /// The lowest hash bit that chooses a shard: above those that the table of a shard takes for its slots, below the seven
 /// that it takes for its tags.
 const SHARD_BITS_FROM: u32 = 40;
@@ -37,7 +44,7 @@ const SHARD_BITS_FROM: u32 = 40;
 pub(crate) struct Store<K, V> {
     shards: Box<[Lock<K, V>]>,
     budget: Budget,
-    root: Arc<Group>,
+    pub(crate) root: Arc<Group>,
     counters: StripedCounters,
     pub(crate) settings: Settings<K, V>,
 }
@@ -50,12 +57,37 @@ pub(crate) struct Settings<K, V> {
     pub(crate) lifetime: DefaultLifetime,
     pub(crate) grace: Duration,
     pub(crate) load_wait: Duration,
-    /// The beta of XFetch; `None` refreshes at the soft deadline alone.
-    pub(crate) early_refresh: Option<f64>,
+    /// `None` refreshes at the soft deadline alone.
+    pub(crate) refresh_ahead: Option<RefreshAhead>,
+    /// What is known of values that stand for none.
+    pub(crate) absence: Option<Absence<V>>,
+    pub(crate) validator: Option<Validator<V>>,
     /// Whether a stale value answers for a failed refresh, and how long no other is tried then.
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) weigher: Option<Weigher<K, V>>,
     pub(crate) listener: Option<Listener<K, V>>,
+}
+
+impl<K, V> Settings<K, V> {
+    /// Returns what is said of the deadlines of `value`, which was stored with `own`.
+    pub(crate) fn lifetime_of(&self, own: Lifetime, value: &V) -> Lifetime {
+        match &self.absence {
+            Some(absence) if own.is_default() && (absence.is)(value) => Lifetime::HardOnly(absence.ttl),
+            _ => own,
+        }
+    }
+
+    /// Returns how long before its soft deadline a value is due, which is fresh for `soft` from now on.
+    fn ahead_of(&self, lifetime: Lifetime, soft: Option<Duration>) -> Millis {
+        let Some(RefreshAhead::After(part)) = self.refresh_ahead else { return Millis::new(Duration::ZERO) };
+        let whole = match lifetime {
+            // A copy was fresh for a while elsewhere.
+            #[cfg(feature = "tiered")]
+            Lifetime::Left { soft_ttl, .. } => soft_ttl,
+            _ => soft,
+        };
+        Millis::new(whole.map_or(Duration::ZERO, |whole| whole.mul_f64(1.0 - part)))
+    }
 }
 
 /// Under which condition an entry is stored.
@@ -68,6 +100,33 @@ pub(crate) enum Terms<'a, K, V> {
     IfCurrent(&'a Arc<Entry<K, V>>),
     /// If this flight still stands, and no group of the entry was bumped after it began.
     IfStands(&'a Arc<Flight<K, V>>),
+    /// If nothing alive is there, nobody fills the key, and there is room without another's leaving.
+    ToWarm,
+    /// If this flight still stands, as above, and there is room without another's leaving.
+    #[cfg(feature = "tiered")]
+    ToWarmUnder(&'a Arc<Flight<K, V>>),
+}
+
+impl<'a, K, V> Terms<'a, K, V> {
+    /// Returns the flight under which the entry is to be stored.
+    fn flight(&self) -> Option<&'a Arc<Flight<K, V>>> {
+        match self {
+            Terms::IfStands(flight) => Some(flight),
+            #[cfg(feature = "tiered")]
+            Terms::ToWarmUnder(flight) => Some(flight),
+            Terms::Always | Terms::IfAbsent | Terms::IfCurrent(_) | Terms::ToWarm => None,
+        }
+    }
+
+    /// Returns whether no other entry may be evicted for this one.
+    fn is_to_warm(&self) -> bool {
+        match self {
+            Terms::ToWarm => true,
+            #[cfg(feature = "tiered")]
+            Terms::ToWarmUnder(_) => true,
+            Terms::Always | Terms::IfAbsent | Terms::IfCurrent(_) | Terms::IfStands(_) => false,
+        }
+    }
 }
 
 /// Why an entry was not stored.
@@ -77,6 +136,8 @@ pub(crate) enum Refusal {
     Unmet,
     /// It is too heavy.
     Rejected(Rejected),
+    /// There is no room, and its terms are that nobody makes any.
+    Full,
 }
 
 /// What a caller that would fill a key finds.
@@ -98,7 +159,7 @@ impl<K, V> Store<K, V> {
             shards: (0..shards).map(|_| Padded(RwLock::new(Shard::default()))).collect(),
             budget: Budget::new(capacity),
             root: settings.groups.new_root(),
-            counters: StripedCounters::default(),
+            counters: StripedCounters::new(CacheWatch::new(&settings.name)),
             settings,
         }
     }
@@ -110,6 +171,11 @@ impl<K, V> Store<K, V> {
 
     pub(crate) fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// Returns who the cache is to those who watch it.
+    pub(crate) fn watch(&self) -> &CacheWatch {
+        self.counters.watch()
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -135,6 +201,18 @@ impl<K, V> Store<K, V> {
 
     pub(crate) fn clear(&self) {
         self.settings.groups.bump_root(&self.root);
+    }
+
+    /// Puts the next refresh of an entry off, after one that brought nothing, and returns whether the entry answers for that
+    /// one: where the cache was built so, and as long as it is alive.
+    pub(crate) fn put_off(&self, entry: &Entry<K, V>) -> bool {
+        let retry_after = match (self.freshness(&entry.meta), self.settings.stale_if_error) {
+            (Freshness::Dead, _) | (Freshness::Stale, None) => return false,
+            (Freshness::Fresh, None) => RETRY_AHEAD,
+            (Freshness::Fresh | Freshness::Stale, Some(retry_after)) => retry_after,
+        };
+        entry.meta.retry_at.set(Deadline::after(self.settings.clock.now(), retry_after));
+        true
     }
 
     pub(crate) fn freshness(&self, meta: &Meta) -> Freshness {
@@ -189,11 +267,17 @@ impl<K, V> Store<K, V> {
     /// Counts an entry that has left, and tells the listener.
     fn announce(&self, entry: &Entry<K, V>, cause: RemovalCause) {
         self.tally().removed(cause);
+        self.tell(entry, cause);
+    }
+
+    /// Tells the listener of an entry that has left.
+    fn tell(&self, entry: &Entry<K, V>, cause: RemovalCause) {
         if let Some(listener) = &self.settings.listener {
             // A listener is told of what has happened already: its panic must not look like a failure of the operation.
             let told = catch_unwind(AssertUnwindSafe(|| listener(&entry.key, &entry.value, cause)));
             if let Err(panic) = told {
                 self.tally().count(|counters| &counters.listener_panics);
+                self.watch().listener_panicked();
                 drop_quietly(panic);
             }
         }
@@ -253,7 +337,7 @@ impl<K, V> Store<K, V> {
     fn is_active(&self, flight: &Flight<K, V>) -> bool {
         let until = flight.held_until.get();
         let held = until == Deadline::NEVER || !until.has_passed(self.settings.clock.near(until));
-        held && !flight.is_fenced(&self.root)
+        held && !flight.is_fenced(&self.root) && flight.overdue(&self.settings.clock).is_none()
     }
 
     /// Returns whether `flight` was overtaken by a bump of its groups or of the cache.
@@ -261,15 +345,22 @@ impl<K, V> Store<K, V> {
         flight.is_fenced(&self.root)
     }
 
-    /// Returns whether a fresh entry should be refreshed ahead of its soft deadline, at random, the sooner the longer its
-    /// load took: XFetch ("Optimal probabilistic cache stampede prevention", Vattani, Chierichetti and Lowenstein, VLDB 2015).
+    /// Returns whether a fresh entry should be refreshed ahead of its soft deadline: past a part of its time; or at random, the
+    /// sooner the longer its load took, which is XFetch ("Optimal probabilistic cache stampede prevention", Vattani,
+    /// Chierichetti and Lowenstein, VLDB 2015).
     fn is_due_early(&self, meta: &Meta) -> bool {
-        let Some(beta) = self.settings.early_refresh else { return false };
+        let Some(ahead) = self.settings.refresh_ahead else { return false };
         let soft = meta.soft.get();
-        let Some(left) = soft.remaining(self.settings.clock.near(soft)) else { return false };
-        // From (0, 1]: the logarithm of 0 would make every entry due.
-        let luck = 1.0 - fastrand::f64();
-        meta.load_cost.get().as_secs_f64() * beta * -luck.ln() >= left.as_secs_f64()
+        let before = match ahead {
+            RefreshAhead::After(_) => meta.ahead.get(),
+            // The logarithm of a number from (0, 1]: that of 0 would make every entry due.
+            RefreshAhead::AtRandom(beta) => {
+                let luck = -(1.0 - fastrand::f64()).ln();
+                // What cannot be said in a `Duration` is due.
+                Duration::try_from_secs_f64(meta.load_cost.get().as_secs_f64() * beta * luck).unwrap_or(Duration::MAX)
+            }
+        };
+        !before.is_zero() && soft.remaining(self.settings.clock.near(soft)).is_some_and(|left| left <= before)
     }
 
     /// Returns whether an entry was overtaken by a bump of one of its groups or of the cache.
@@ -327,10 +418,10 @@ impl<K, V> Store<K, V> {
     }
 }
 
-/// Drops the payload of a panic, which may panic in its turn.
-fn drop_quietly(panic: Box<dyn std::any::Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
+impl<K: Send + Sync, V: Send + Sync> Observer for Store<K, V> {
+    fn gave_up(&self, allowed: Duration) {
+        self.tally().count(|counters| &counters.load_aborts);
+        self.tally().loaded(allowed, false);
     }
 }
 
@@ -378,8 +469,9 @@ impl<K: Eq, V> Store<K, V> {
         let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
         let now = settings.clock.now();
         #[cfg(feature = "tiered")]
-        let is_copy = matches!(spec.lifetime, crate::options::Lifetime::Left { .. });
-        let (soft, hard) = settings.lifetime.deadlines(spec.lifetime, now);
+        let is_copy = matches!(spec.lifetime, Lifetime::Left { .. });
+        let lifetime = settings.lifetime_of(spec.lifetime, &value);
+        let (soft, hard) = settings.lifetime.deadlines(lifetime, now);
         let meta = Meta {
             born,
             soft: AtomicDeadline::new(soft),
@@ -393,6 +485,7 @@ impl<K: Eq, V> Store<K, V> {
             created: now,
             grace: Millis::new(spec.grace.unwrap_or(settings.grace)),
             load_cost: Micros::new(cost),
+            ahead: settings.ahead_of(lifetime, soft.remaining(now)),
         };
         Arc::new(Entry { key, value, meta, hash, seat: Seat::default() })
     }
@@ -413,23 +506,52 @@ impl<K: Eq, V> Store<K, V> {
             created: old.created,
             grace: old.grace,
             load_cost: old.load_cost,
+            ahead: old.ahead,
         };
         Arc::new(Entry { key, value, meta, hash, seat: Seat::default() })
     }
 
-    /// Stores an entry on these terms, or says why not. Where it was not stored, the caller's is the only handle.
+    /// Stores an entry on these terms, or says why not, and counts it. Where it was not stored, the caller's is the only handle.
     pub(crate) fn admit(&self, entry: &Arc<Entry<K, V>>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
+        let admitted = self.place(entry, terms);
+        self.count_admitted(&admitted);
+        admitted
+    }
+
+    /// Counts what came of storing an entry.
+    pub(crate) fn count_admitted(&self, admitted: &Result<(), Refusal>) {
+        match admitted {
+            Ok(()) => self.tally().count(|counters| &counters.stores),
+            Err(Refusal::Rejected(_)) => self.tally().count(|counters| &counters.rejections),
+            Err(Refusal::Unmet | Refusal::Full) => {}
+        }
+    }
+
+    /// Stores an entry as [`admit`](Self::admit) does, without counting it: a copy, or an attempt that others may follow.
+    pub(crate) fn place(&self, entry: &Arc<Entry<K, V>>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
         let mut leaving = Leaving::default();
         let admitted = self.try_admit(entry, terms, &mut leaving);
         // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
         leaving.flights.iter().for_each(|flight| flight.land(Outcome::Abandoned));
         self.dispose(leaving);
-        match admitted {
-            Ok(()) => self.tally().count(|counters| &counters.stores),
-            Err(Refusal::Rejected(_)) => self.tally().count(|counters| &counters.rejections),
-            Err(Refusal::Unmet) => {}
-        }
         admitted
+    }
+
+    /// Stores an entry on terms that make no room for it, without counting it. Where there is none, reclaims the dead first, unless the caller has
+    /// had that done before.
+    pub(crate) fn warm(
+        &self,
+        entry: &Arc<Entry<K, V>>,
+        terms: &Terms<'_, K, V>,
+        reclaimed: &mut bool,
+    ) -> Result<(), Refusal> {
+        match self.place(entry, terms) {
+            Err(Refusal::Full) if !std::mem::replace(reclaimed, true) => {
+                self.run_maintenance();
+                self.place(entry, terms)
+            }
+            admitted => admitted,
+        }
     }
 
     fn try_admit(
@@ -455,6 +577,9 @@ impl<K: Eq, V> Store<K, V> {
             let mut shard = self.shard(entry.hash).write();
             if !self.hold(terms, &shard, entry) {
                 return Err(Refusal::Unmet);
+            }
+            if terms.is_to_warm() && grant.weight() < weight {
+                return Err(Refusal::Full);
             }
             // Nothing is touched before it is sure that there will be room.
             if grant.weight() + shard.weight() < weight {
@@ -500,12 +625,12 @@ impl<K: Eq, V> Store<K, V> {
         judge: &Judge<'_>,
         leaving: &mut Leaving<K, V>,
     ) -> u64 {
-        match terms {
+        match terms.flight() {
             // The flight is the caller's own, who lets it land.
-            Terms::IfStands(flight) => {
+            Some(flight) => {
                 shard.end_flight(flight);
             }
-            _ => leaving.flights.extend(shard.fence(entry.hash, &entry.key)),
+            None => leaving.flights.extend(shard.fence(entry.hash, &entry.key)),
         }
         if let Terms::IfCurrent(old) = terms {
             // Again, now that nobody can move it any more: it may have been expired while its successor was made.
@@ -520,15 +645,24 @@ impl<K: Eq, V> Store<K, V> {
 
     fn hold(&self, terms: &Terms<'_, K, V>, shard: &Shard<K, V>, entry: &Entry<K, V>) -> bool {
         let current = || shard.find(entry.hash, &entry.key);
+        let is_absent = || current().is_none_or(|known| self.freshness(&known.meta) == Freshness::Dead);
+        // The groups are looked at again on every hit: a bump after this look finds the entry by its generation.
+        let stands = |flight| {
+            shard.has_flight(flight)
+                && !self.root.moved_since(flight.born)
+                && !entry.meta.groups.moved_since(flight.born)
+        };
         match terms {
             Terms::Always => true,
-            Terms::IfAbsent => current().is_none_or(|known| self.freshness(&known.meta) == Freshness::Dead),
+            Terms::IfAbsent => is_absent(),
             Terms::IfCurrent(old) => current().is_some_and(|known| Arc::ptr_eq(known, old)),
-            // The groups are looked at again on every hit: a bump after this look finds the entry by its generation.
-            Terms::IfStands(flight) => {
-                shard.has_flight(flight)
-                    && !self.root.moved_since(flight.born)
-                    && !entry.meta.groups.moved_since(flight.born)
+            Terms::IfStands(flight) => stands(flight),
+            #[cfg(feature = "tiered")]
+            Terms::ToWarmUnder(flight) => stands(flight),
+            // A load that is under way will bring what is newer.
+            Terms::ToWarm => {
+                let flight = shard.flight(entry.hash, &entry.key);
+                is_absent() && !flight.is_some_and(|flight| self.is_active(flight))
             }
         }
     }
@@ -570,13 +704,13 @@ impl<K: Eq, V> Store<K, V> {
         alive
     }
 
-    /// Removes this very entry; returns whether it was still there.
+    /// Removes this very entry, which was [placed](Self::place) and is not to count; returns whether it was still there.
     #[cfg(feature = "tiered")]
     pub(crate) fn withdraw(&self, entry: &Arc<Entry<K, V>>) -> bool {
         let withdrawn = self.shard(entry.hash).write().remove_entry(entry);
         if withdrawn {
             self.budget.release(entry.meta.weight);
-            self.announce(entry, RemovalCause::Removed);
+            self.tell(entry, RemovalCause::Removed);
         }
         withdrawn
     }
@@ -645,6 +779,13 @@ impl<K: Eq, V: Clone> Store<K, V> {
                     shard.flight(hash, key)
                 }
             };
+            if let Some(limit) = flight.and_then(|flight| flight.overdue(&self.settings.clock)) {
+                // A moment before the timer: the load is given up before anybody else is let at the key.
+                let limit = limit.clone();
+                drop(shard);
+                limit.give_up();
+                continue;
+            }
             let busy = flight.filter(|flight| self.is_active(flight));
             let found = found.cloned();
             if freshness == Freshness::Dead {
@@ -668,6 +809,35 @@ impl<K: Eq, V: Clone> Store<K, V> {
                 };
             }
             // Another caller was faster. Every round of this loop is somebody's progress.
+        }
+    }
+
+    /// Claims `key` for a load that nobody has waited for, whether its value is stale yet or not; `None` while another caller
+    /// fills it.
+    pub(crate) fn claim_anyway<Q>(self: &Arc<Self>, hash: u64, key: &Q) -> Option<Claim<K, V>>
+    where
+        Q: ToKey<K> + ?Sized,
+    {
+        // As in `look_if`.
+        let born = self.settings.groups.generation();
+        loop {
+            let shard = self.shard(hash).read();
+            let found = shard.find(hash, key).cloned();
+            let flight = shard.flight(hash, key).cloned();
+            drop(shard);
+            match flight {
+                Some(flight) if self.is_active(&flight) => return None,
+                Some(flight) => {
+                    if let Some(limit) = flight.overdue(&self.settings.clock) {
+                        limit.give_up();
+                    }
+                }
+                None => {}
+            }
+            let freshness = found.as_ref().map_or(Freshness::Dead, |entry| self.freshness(&entry.meta));
+            if let Some(claim) = self.claim(hash, key, born, found.as_ref(), freshness) {
+                return Some(claim);
+            }
         }
     }
 

@@ -1,12 +1,8 @@
 //! Locks, atomics and padding: the only module that imports them, so that a model checker can take their place.
 
-#[cfg(feature = "tiered")]
-pub(crate) use parking_lot::Condvar;
 pub(crate) use parking_lot::MutexGuard;
-pub(crate) use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-#[cfg(feature = "tiered")]
-pub(crate) use std::sync::atomic::AtomicBool;
-pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 
 /// Keeps what it wraps on cache lines of its own: two of them, since x86 fetches lines in pairs.

@@ -1,15 +1,19 @@
 //! The tiered cache: a local tier in front of a remote one that several processes share.
 
 mod builder;
+mod claim;
 mod consult;
 mod fetch;
 mod futures;
 mod inbox;
 mod index;
 mod load;
+mod loading;
 mod read;
 mod remove;
+mod touch;
 mod view;
+mod warm_up;
 mod write;
 
 use std::convert::Infallible;
@@ -20,11 +24,13 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 pub use self::builder::TieredCacheBuilder;
+pub use self::claim::TieredClaim;
 use self::inbox::Inbox;
 pub use self::view::LocalView;
 pub use self::write::{Added, Write};
 use crate::batch::Batch;
 use crate::cache::Cache;
+use crate::call::CallOptions;
 use crate::clock::real;
 use crate::error::LoadError;
 use crate::key::ToKey;
@@ -36,7 +42,10 @@ use crate::remote::batch::Caller;
 use crate::remote::codec::Codec;
 use crate::remote::key::RemoteKey;
 use crate::remote::keyspace::CacheKeyspace;
+use crate::remote::packing::Packing;
 use crate::stats::Stats;
+#[cfg(feature = "metrics")]
+use crate::store::Store;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// A cache in two tiers: a local one, and one in a store that several processes share.
@@ -90,7 +99,8 @@ struct Remote<K, V> {
     namespace: Namespace,
     keys: CacheKeyspace,
     codec: Box<dyn Codec<V>>,
-    counters: Counters,
+    packing: Packing,
+    counters: Arc<Counters>,
     inbox: Arc<Inbox<K, V>>,
 }
 
@@ -132,7 +142,7 @@ where
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
     {
-        self.get_local(key).or_else(|| real::block_on(self.read(Caller::Thread, &[key])).pop().flatten())
+        self.get_local(key).or_else(|| real::block_on(self.read_one(Caller::Thread, key)))
     }
 
     /// Calls `f` with a reference to the value for `key`, and returns what it returns; otherwise as [`get`](Self::get).
@@ -145,7 +155,7 @@ where
     {
         match self.with_local(key, f) {
             Ok(answer) => Some(answer),
-            Err(f) => real::block_on(self.read(Caller::Thread, &[key])).pop().flatten().map(|value| f(&value)),
+            Err(f) => real::block_on(self.read_one(Caller::Thread, key)).map(|value| f(&value)),
         }
     }
 
@@ -158,7 +168,36 @@ where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized + 'q,
         I: IntoIterator<Item = &'q Q>,
     {
-        real::block_on(self.read_many(Caller::Thread, keys))
+        real::block_on(self.read_many(Caller::Thread, keys, CallOptions::new()))
+    }
+
+    /// Returns the value for `key` as [`get`](Self::get) does, with these options.
+    ///
+    /// With [`skip_local`](CallOptions::skip_local), what the remote tier has, and nothing is copied. With
+    /// [`skip_remote`](CallOptions::skip_remote), what the local one has, as far as it counts. With
+    /// [`read_only`](CallOptions::read_only), nothing is copied either. [`hard_timeout`](CallOptions::hard_timeout) is how long
+    /// the remote tier may take, if less than the namespace's timeout allows: past it, what it has counts as missing. The other
+    /// options are about loads, and say nothing to a call that never loads.
+    ///
+    /// # Blocking
+    /// As [`get`](Self::get), for at most the hard timeout in all, if there is one.
+    pub fn get_with<Q>(&self, key: &Q, options: CallOptions) -> Option<V>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+    {
+        real::block_on(self.read_as(Caller::Thread, key, options))
+    }
+
+    /// Returns the value for each key, in order, as [`get_with`](Self::get_with) would.
+    ///
+    /// # Blocking
+    /// As [`get_with`](Self::get_with), for all keys together.
+    pub fn get_many_with<'q, Q, I>(&self, keys: I, options: CallOptions) -> Vec<Option<V>>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized + 'q,
+        I: IntoIterator<Item = &'q Q>,
+    {
+        real::block_on(self.read_many(Caller::Thread, keys, options))
     }
 
     /// Returns whether either tier has a value for `key`, fresh or stale; otherwise as [`get`](Self::get).
@@ -193,7 +232,7 @@ where
     ///
     /// # Blocking
     /// On the remote tier for at most the namespace's timeout an exchange: one before the loader and one after as a rule, up
-    /// to four before and two after; on `loader`; on the loads of other processes as above; or on another caller for at most
+    /// to four before and two after, or four where the value is [not modified](crate::Load::not_modified); on `loader`; on the loads of other processes as above; or on another caller for at most
     /// the cache's `load_wait`.
     pub fn get_or_load<Q, E, F>(&self, key: &Q, loader: F) -> Result<V, LoadError<E>>
     where
@@ -201,11 +240,46 @@ where
         E: Send + Sync + 'static,
         F: FnOnce(Load<V>) -> Result<V, E>,
     {
-        let first = match self.look_first(key)? {
+        self.get_or_load_with(key, CallOptions::new(), loader)
+    }
+
+    /// Returns the value for `key`, or loads it and stores it in both tiers, as `options` say; otherwise as
+    /// [`get_or_load`](Self::get_or_load).
+    ///
+    /// - [`skip_local`](CallOptions::skip_local): the remote tier is asked whatever the local one holds, and a value that is
+    ///   loaded is stored there alone.
+    /// - [`skip_remote`](CallOptions::skip_remote): all is as if the remote tier could not be reached. What is loaded stays in
+    ///   the local tier, and other processes may load it too.
+    /// - [`read_only`](CallOptions::read_only): what either tier has is returned, and nothing is loaded or copied.
+    /// - [`no_refresh`](CallOptions::no_refresh): a stale value is returned as it is.
+    /// - [`hard_timeout`](CallOptions::hard_timeout): bounds the wait for the loads of other callers, of this process and of
+    ///   others, where it is shorter than they would be waited for. It cannot end `loader`, which runs on this thread.
+    /// - [`soft_timeout`](CallOptions::soft_timeout) changes nothing: the caller that refreshes runs `loader` itself. A
+    ///   [`Loading`](crate::Loading) cache refreshes in the background.
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load), and [`Absent`](crate::LoadErrorKind::Absent) from a read-only call that finds no
+    /// value.
+    ///
+    /// # Panics
+    /// As [`get_or_load`](Self::get_or_load).
+    ///
+    /// # Blocking
+    /// As [`get_or_load`](Self::get_or_load).
+    pub fn get_or_load_with<Q, E, F>(&self, key: &Q, options: CallOptions, loader: F) -> Result<V, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Result<V, E>,
+    {
+        if options.read_only {
+            return real::block_on(self.read_as(Caller::Thread, key, options)).ok_or_else(LoadError::absent);
+        }
+        let first = match self.look_first(key, options)? {
             Some(Step::Done(value)) => return Ok(value),
             other => other,
         };
-        real::block_on(self.load_one(Caller::Thread, key, first, |load| ready(loader(load))))
+        real::block_on(self.load_one(Caller::Thread, key, first, options, |load| ready(loader(load))))
     }
 
     /// Returns the value for `key`, or what `make` returns, which is stored in both tiers; otherwise as
@@ -291,7 +365,16 @@ where
     /// # Blocking
     /// On three exchanges with the remote tier, for at most the namespace's timeout each; more as for [`insert`](Self::insert).
     pub fn add(&self, key: K, value: V) -> Added {
-        real::block_on(self.add_one(Caller::Thread, key, value))
+        self.add_with(key, value, EntryOptions::new())
+    }
+
+    /// Stores `value` under `key` in both tiers with these options unless either has a value; otherwise as
+    /// [`add`](Self::add).
+    ///
+    /// # Blocking
+    /// As [`add`](Self::add).
+    pub fn add_with(&self, key: K, value: V, options: EntryOptions) -> Added {
+        real::block_on(self.add_one(Caller::Thread, key, value, options))
     }
 
     /// Replaces the value for `key` in both tiers by what `f` makes of it, and returns the new value; `None` if neither tier
@@ -334,6 +417,17 @@ where
         I: IntoIterator<Item = &'q Q>,
     {
         real::block_on(self.remove_all(Caller::Thread, keys))
+    }
+
+    /// Removes every value of the local tier for which `keep` returns `false`, from both tiers, and tells other processes.
+    ///
+    /// What the remote tier alone has is not looked at: nobody can list it. Otherwise as [`Cache::retain`], but that a value
+    /// which takes the place of one that is to go goes with it.
+    ///
+    /// # Blocking
+    /// As [`remove`](Self::remove), for each 256 values that go.
+    pub fn retain(&self, keep: impl Fn(&K, &V) -> bool) -> Bump {
+        real::block_on(self.retain_all(Caller::Thread, keep))
     }
 
     /// Makes the value for `key` stale in both tiers: still served, while one caller refreshes it.
@@ -398,6 +492,9 @@ where
     }
 
     /// Returns what the local tier has done so far.
+    ///
+    /// Each read counts once, with what the local tier had for it at first; where the trust lease had lapsed, that is a miss.
+    /// What larder reads for itself does not count: in a refresh, an update, or while it waits for another process.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.local.stats()
@@ -414,6 +511,17 @@ where
         self.remote.core()
     }
 
+    /// Returns the store of the local tier.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn local_store(&self) -> &Store<K, V> {
+        &self.local.store
+    }
+
+    /// Returns the name that the cache was built with.
+    pub(crate) fn name(&self) -> &str {
+        &self.local.store.settings.name
+    }
+
     /// Returns what the local tier answers, as far as it counts now.
     #[inline]
     fn get_local<Q>(&self, key: &Q) -> Option<V>
@@ -421,7 +529,14 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         // Trust first: who sees it hold sees what it was extended for, in the entry as well.
-        if self.core().may_serve() { self.local.get(key) } else { None }
+        if self.core().may_serve() { self.local.get(key) } else { self.distrusted() }
+    }
+
+    /// Counts a read that the local tier must not answer at once.
+    #[cold]
+    fn distrusted<R>(&self) -> Option<R> {
+        self.local.store.tally().count(|counters| &counters.misses);
+        None
     }
 
     /// Calls `f` with what the local tier answers, as far as it counts now; gives `f` back where there is nothing.
@@ -431,7 +546,7 @@ where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         if !self.core().may_serve() {
-            return Err(f);
+            return self.distrusted().ok_or(f);
         }
         let mut f = Some(f);
         let answer = self.local.with(key, |value| f.take().map(|f| f(value)));
@@ -439,14 +554,25 @@ where
     }
 
     /// Returns what a caller does about what the local tier has, if that counts now.
-    fn look_first<Q, E>(&self, key: &Q) -> Result<Option<Step<K, V>>, LoadError<E>>
+    fn look_first<Q, E>(&self, key: &Q, options: CallOptions) -> Result<Option<Step<K, V>>, LoadError<E>>
     where
         Q: Hash + ToKey<K> + ?Sized,
     {
         if !self.core().may_serve() {
-            return Ok(None);
+            return Ok(self.distrusted());
         }
-        self.local.step(self.local.look(self.local.hash(key), key)).map(Some)
+        let look = self.local.look_as(options, self.local.hash(key), key, |_| true);
+        if !options.skip_local {
+            self.local.count(&look);
+        }
+        self.local.step(look).map(Some)
+    }
+}
+
+impl<K, V, S> TieredCache<K, V, S> {
+    /// Returns the namespace, and the hash of the group in it that all entries of this cache belong to.
+    pub(crate) fn root(&self) -> (&Namespace, u64) {
+        (&self.remote.namespace, self.remote.keys.root_group())
     }
 }
 
@@ -470,12 +596,12 @@ impl<K, V, S> fmt::Debug for TieredCache<K, V, S> {
 const ONCE: &str = "the closure runs once: in the load, or because there was none";
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// What the remote tier has done for one cache in this process: a snapshot.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct RemoteStats {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
 
         impl std::ops::Sub for RemoteStats {
@@ -484,6 +610,19 @@ macro_rules! counters {
             /// Returns what happened since `earlier`, figure by figure.
             fn sub(self, earlier: RemoteStats) -> RemoteStats {
                 RemoteStats { $($name: self.$name.saturating_sub(earlier.$name),)* }
+            }
+        }
+
+        #[cfg(feature = "metrics")]
+        impl RemoteStats {
+            /// Calls `f` with every counter, named as a metric.
+            pub(crate) fn each(&self, mut f: impl FnMut(crate::watch::Figure)) {
+                $(f(crate::watch::Figure {
+                    field: stringify!($name),
+                    name: concat!("larder_", stringify!($name), "_total"),
+                    help: concat!($($doc),*),
+                    value: self.$name,
+                });)*
             }
         }
 
@@ -502,7 +641,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Reads that found a fresh value.
+    /// Reads that found a fresh value. A read is one of the user's that the local tier could not answer; what larder reads for
+    /// itself, to refresh, add or update a value, or once more for another process to finish, does not count.
     hits_fresh,
     /// Reads that found a stale value.
     hits_stale,
@@ -516,6 +656,10 @@ counters! {
     errors,
     /// Values stored.
     stores,
+    /// Values whose time began anew, because a load had found them unchanged.
+    touches,
     /// Values not stored because of an invalidation since their load began.
     fences,
+    /// Values copied into the local tier. They are not among the values that it has [stored](Stats::stores).
+    copies,
 }

@@ -26,6 +26,7 @@ use crate::remote::key::WireKey;
 use crate::remote::request::Request;
 use crate::remote::tier::{Item, Route, SetMode};
 use crate::remote::tokens::set_token;
+use crate::watch::event;
 
 /// How many entries go out in one append. More are several appends, so that the half that a compaction keeps always holds
 /// the whole of the last one.
@@ -73,6 +74,11 @@ async fn append_part(item: JournalItem<'_>, entries: &[Entry]) -> Result<(), Rem
             && let Some(full) = item.read().await?
             && item.replace(full.cas, anew(entries)).await?
         {
+            let len = full.len;
+            event!(
+                warn,
+                "the journal was full, of {len} bytes, and is begun anew: every process drops what it holds locally"
+            );
             return Ok(());
         }
     }

@@ -30,6 +30,7 @@ use crate::clock::{Clock, Deadline};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::watch::{Limit, event};
 
 /// How many writes are under way at once. They share round trips, and a batch ends with the slowest of them.
 const WRITES_PER_BATCH: usize = 64;
@@ -68,6 +69,7 @@ struct Shared {
     state: Mutex<State>,
     /// A write came or ended, or the thread is to end.
     changed: Condvar,
+    overflows: Limit,
 }
 
 #[derive(Default)]
@@ -156,6 +158,7 @@ impl Behind {
             queued: AtomicUsize::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
+            overflows: Limit::default(),
         }))
     }
 
@@ -181,6 +184,15 @@ impl Behind {
             return Ok(slip);
         }
         if state.waiting.len() + state.sending.len() >= self.0.capacity {
+            drop(state);
+            if let Some(others) = self.0.overflows.pass() {
+                let waiting = self.0.capacity;
+                event!(
+                    warn,
+                    [others = others.0],
+                    "the queue of writes is full, of {waiting}: a write is refused{others}"
+                );
+            }
             let message = format!("the queue of writes is full: {} wait", self.0.capacity);
             return Err(RemoteError::new(RemoteErrorKind::Unavailable, message));
         }
@@ -260,7 +272,7 @@ impl Drop for Behind {
         self.0.changed.notify_all();
         slips.iter().for_each(|slip| slip.abandon());
         if unsent > 0 && !told {
-            log::warn!("dropped with {unsent} queued writes that the remote tier has not taken");
+            event!(warn, "dropped with {unsent} queued writes that the remote tier has not taken");
         }
     }
 }
@@ -366,7 +378,7 @@ impl Shared {
         let shared = self.clone();
         if let Err(error) = thread::Builder::new().name("larder-behind".to_owned()).spawn(move || shared.work()) {
             // The next write tries again.
-            log::error!("no thread could be started that sends queued writes: {error}");
+            event!(error, "no thread could be started that sends queued writes: {error}");
             self.state.lock().running = false;
             self.changed.notify_all();
         }
@@ -504,7 +516,7 @@ fn drop_quietly<T>(held: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(held))) {
         // Dropping what a panic carries may panic once more.
         std::mem::forget(panic);
-        log::error!("a queued value panicked when it was dropped");
+        event!(error, "a queued value panicked when it was dropped");
     }
 }
 
@@ -556,7 +568,7 @@ impl UnderWay {
             Err(panic) => {
                 // Dropping what a panic carries may panic once more.
                 std::mem::forget(panic);
-                log::error!("a queued write panicked, in its codec perhaps, and is given up");
+                event!(error, "a queued write panicked, in its codec perhaps, and is given up");
                 Some(Err(RemoteError::new(RemoteErrorKind::Codec, "the write panicked")))
             }
         }

@@ -97,7 +97,6 @@ impl Debts {
     pub(super) fn owe(&mut self, subject: Subject, mut others: Vec<Arc<Slip>>, now: Instant) -> Arc<Slip> {
         let known = self.get(&subject).is_some();
         if self.len() >= MAX_DEBTS && !known && subject != EVERYTHING {
-            log::warn!("{MAX_DEBTS} invalidations wait for the remote tier: they become one, of the whole namespace");
             self.escalations += 1;
             self.queue.clear();
             let since = self.oldest().unwrap_or(now);

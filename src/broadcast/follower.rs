@@ -36,6 +36,8 @@
 //! the position is lost. Otherwise it may be the older: [`Digest::Ambiguous`], and the next look will tell. To resync would
 //! be right as well, but may be for nothing, and twice.
 
+use std::fmt;
+
 use uuid::Uuid;
 
 use super::journal::{COMPACT_AT_LEN, Entry, Journal, of_one_process};
@@ -128,6 +130,19 @@ pub(crate) enum Lost {
     Dropped,
     /// It has fewer entries than it had: somebody has put an older state of it back.
     Rewound,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Lost::First => "this is the first look at the journal",
+            Lost::Missing => "the journal was gone",
+            Lost::Spoilt => "the journal could not be read",
+            Lost::Replaced => "the journal is another one",
+            Lost::Dropped => "the journal no longer has what was added since the last look",
+            Lost::Rewound => "the journal has fewer entries than it had",
+        })
+    }
 }
 
 /// Where the news end.

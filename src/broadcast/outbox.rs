@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::announce;
 use super::backoff::Backoff;
-use super::debts::{Debt, Debts, Subject};
+use super::debts::{Debt, Debts, MAX_DEBTS, Subject};
 use super::journal::{Entry, Moved};
 use super::slip::Slip;
 use crate::clock::real::{block_on, now};
@@ -37,10 +37,17 @@ use crate::remote::request::{Request, Requests};
 use crate::remote::tier::Reply;
 use crate::remote::tokens::new_token;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::watch::event;
 
 /// How long the thread waits for more when nothing is owed: longer than the gaps between the failures of a shaky store, and
 /// no thread for ever in a process that needed it once.
 const LINGER: Duration = Duration::from_secs(10);
+
+/// From how long on somebody should know that something is owed: longer than a restart of the store takes.
+const STAYS_PENDING: Duration = Duration::from_secs(5);
+
+/// How often that is told again.
+const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// What runs, without any lock, when the store has acknowledged debts.
 type OnPaid = dyn Fn(&[Subject]) + Send + Sync;
@@ -182,7 +189,7 @@ impl Drop for Outbox {
         slips.iter().for_each(|slip| slip.abandon());
         // After a shutdown, its caller knows.
         if let (Some(unsent), false) = (unsent, told) {
-            log::warn!("dropped with invalidations that the remote tier has not acknowledged: {unsent}");
+            event!(warn, "dropped with invalidations that the remote tier has not acknowledged: {unsent}");
         }
     }
 }
@@ -197,11 +204,16 @@ impl Shared {
     fn owe(self: &Arc<Self>, subject: Subject, others: Vec<Arc<Slip>>) -> Arc<Slip> {
         let mut slips = others.clone();
         let mut state = self.state.lock();
+        let escalations = state.debts.escalations;
         let slip = state.debts.owe(subject, others, now());
+        let escalated = state.debts.escalations > escalations;
         self.count(&state);
         let start = !state.stopped && !std::mem::replace(&mut state.running, true);
         let stopped = state.stopped;
         drop(state);
+        if escalated {
+            event!(warn, "{MAX_DEBTS} changes wait for the remote tier: they become one, of the whole namespace");
+        }
         if stopped {
             slips.push(slip.clone());
             slips.iter().for_each(|slip| slip.abandon());
@@ -218,7 +230,7 @@ impl Shared {
         let shared = self.clone();
         if let Err(error) = thread::Builder::new().name("larder-outbox".to_owned()).spawn(move || shared.work()) {
             // The next debt tries again.
-            log::error!("no thread could be started that sends invalidations again: {error}");
+            event!(error, "no thread could be started that sends invalidations again: {error}");
             self.state.lock().running = false;
             self.changed.notify_all();
         }
@@ -234,10 +246,12 @@ impl Shared {
     fn work(&self) {
         let mut backoff = Backoff::new();
         let mut not_before = now();
+        let mut reminder = Reminder::default();
         while self.wait_for_debts(&mut backoff, not_before) {
             // A store, or a listener of entries that a bump removes, may panic; that must not be the end of all retries.
             let attempt = || block_on(self.pay());
             let paid = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| self.panicked(panic));
+            reminder.look_at(&self.state, now());
             not_before = now();
             if paid.is_empty() {
                 not_before += backoff.pause();
@@ -274,7 +288,7 @@ impl Shared {
     fn panicked(&self, panic: Box<dyn Any + Send>) -> Vec<Subject> {
         // Dropping it may panic once more.
         std::mem::forget(panic);
-        log::error!("sending invalidations again panicked; it is tried again");
+        event!(error, "sending invalidations again panicked; it is tried again");
         let error = RemoteError::new(RemoteErrorKind::Protocol, "the remote tier, or a listener, panicked");
         self.state.lock().last_error = Some(error);
         Vec::new()
@@ -470,6 +484,42 @@ impl fmt::Display for Unsent {
 impl Error for Unsent {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.as_ref().map(|error| error as &(dyn Error + 'static))
+    }
+}
+
+/// Tells of debts that are old.
+#[derive(Default)]
+struct Reminder {
+    told: Option<Instant>,
+}
+
+/// What a reminder has told of.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Waiting,
+    Done,
+}
+
+impl Reminder {
+    /// Tells how it stands, if somebody should know.
+    fn look_at(&mut self, state: &Mutex<State>, now: Instant) -> Option<Told> {
+        let guard = state.lock();
+        let (owed, oldest, error) = (guard.debts.len(), guard.debts.oldest(), guard.last_error.clone());
+        drop(guard);
+        if owed == 0 {
+            self.told.take()?;
+            event!(info, "nothing waits for the remote tier any more");
+            return Some(Told::Done);
+        }
+        let age = oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let is_new = self.told.is_none_or(|told| now.saturating_duration_since(told) >= REMIND_EVERY);
+        if age < STAYS_PENDING || !is_new {
+            return None;
+        }
+        self.told = Some(now);
+        let why = error.map_or_else(String::new, |error| format!(": {error}"));
+        event!(warn, [owed = owed], "{owed} changes wait for the remote tier, the oldest for {age:.1?}{why}");
+        Some(Told::Waiting)
     }
 }
 
@@ -806,5 +856,23 @@ mod tests {
         assert_eq!((writes.deletions(), writes.bumps(), writes.writes()), (0, 0, 3));
         let all = Unsent::with_writes(Some(Unsent { deletions: 1, bumps: 2, ..writes }), 4, None).unwrap();
         assert_eq!((all.deletions(), all.bumps(), all.writes(), all.error().is_none()), (1, 2, 7, true));
+    }
+
+    /// By what its health says, since a test does not wait for what takes minutes.
+    #[test]
+    fn old_debts_are_told_of_once_in_a_while_and_so_is_their_end() {
+        let outbox = outbox_without_thread(&InMemoryRemote::new(), |_| {});
+        let state = &outbox.0.state;
+        let mut reminder = Reminder::default();
+        let started = now();
+        assert_eq!(reminder.look_at(state, started), None);
+        drop(outbox.owe(GROUP));
+        assert_eq!(reminder.look_at(state, started + STAYS_PENDING / 2), None);
+        assert_eq!(reminder.look_at(state, started + 2 * STAYS_PENDING), Some(Told::Waiting));
+        assert_eq!(reminder.look_at(state, started + 3 * STAYS_PENDING), None);
+        assert_eq!(reminder.look_at(state, started + 2 * STAYS_PENDING + REMIND_EVERY), Some(Told::Waiting));
+        assert_eq!(pay(&outbox), [GROUP]);
+        assert_eq!(reminder.look_at(state, started + 4 * REMIND_EVERY), Some(Told::Done));
+        assert_eq!(reminder.look_at(state, started + 8 * REMIND_EVERY), None);
     }
 }

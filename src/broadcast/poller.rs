@@ -12,6 +12,7 @@ use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::request::Request;
+use crate::watch::event;
 
 /// How often the journal is read that others make, replace or lose at the same time.
 const ATTEMPTS: usize = 8;
@@ -65,7 +66,7 @@ impl Source<'_> {
                     Digest::News(news) => return Ok(news),
                     Digest::Ambiguous => {}
                     Digest::Spoilt(error) => {
-                        log::warn!("the journal of invalidations is replaced: {error}");
+                        event!(warn, "the journal of invalidations is replaced: {error}");
                         if self.item().replace(item.cas, made()).await? {
                             return Ok(self.follower.renewed(look, epoch, Lost::Spoilt));
                         }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex};
+use crate::watch::event;
 
 /// Whether one thing that has yet to reach the remote tier has.
 ///
@@ -63,7 +64,7 @@ impl Slip {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
                 // Dropping what a panic carries may panic once more.
                 std::mem::forget(panic);
-                log::error!("the waker of a future that waits for a receipt panicked");
+                event!(error, "the waker of a future that waits for a receipt panicked");
             }
         }
     }

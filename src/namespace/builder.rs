@@ -14,6 +14,7 @@ use crate::remote::batch::Batcher;
 use crate::remote::keyspace::{Keyspace, group_hash};
 use crate::remote::tier::RemoteTier;
 use crate::sync::Arc;
+use crate::watch::WayWatch;
 
 /// How long one exchange with the remote tier may take, unless the builder says otherwise.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -153,8 +154,8 @@ impl NamespaceBuilder {
         }
         let keys = Keyspace::new(&self.name, &self.version).map_err(|error| BuildError::new(error.to_string()))?;
         let dedicated = self.tier.dedicated().map_or_else(|| self.tier.clone(), Arc::from);
-        let follower = Batcher::new(dedicated, self.timeout);
-        let batcher = Arc::new(Batcher::new(self.tier, self.timeout));
+        let follower = Batcher::watched(dedicated, self.timeout, &WayWatch::new(&self.name, true));
+        let batcher = Arc::new(Batcher::watched(self.tier, self.timeout, &WayWatch::new(&self.name, false)));
         let groups = Groups::by_hash(group_hash);
         let core = Core::new(batcher, keys, groups, self.clock, self.settings);
         let threads = Threads::start(&core, follower).map_err(|error| {

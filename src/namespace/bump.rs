@@ -8,6 +8,7 @@ use crate::broadcast::slip::{self, Slip, Standing};
 use crate::clock::{Clock, Deadline};
 use crate::remote::error::RemoteError;
 use crate::sync::Arc;
+use crate::watch::event;
 
 /// How far an invalidation has come when the call that made it returns. In this process it holds in any case.
 #[derive(Clone, Debug)]
@@ -29,11 +30,33 @@ impl Bump {
         matches!(self, Bump::Acknowledged)
     }
 
+    /// Returns how far both have come.
+    pub(crate) fn and(self, other: Bump) -> Bump {
+        match (self, other) {
+            (Bump::Pending(mut receipt), Bump::Pending(more)) => {
+                receipt.slips.extend(more.slips);
+                Bump::Pending(receipt)
+            }
+            (Bump::Acknowledged, bump) | (bump, Bump::Acknowledged) => bump,
+        }
+    }
+
     pub(crate) fn from_result(result: Result<(), Owed>) -> Bump {
         match result {
             Ok(()) => Bump::Acknowledged,
             Err(owed) => Bump::Pending(Receipt::of(owed)),
         }
+    }
+
+    /// Forgets what has been settled by now, and returns how many changes have not.
+    pub(crate) fn count_open(&mut self) -> usize {
+        let Bump::Pending(receipt) = self else { return 0 };
+        receipt.slips.retain(|slip| slip.standing() != Standing::Settled);
+        let open = receipt.slips.len();
+        if open == 0 {
+            *self = Bump::Acknowledged;
+        }
+        open
     }
 }
 
@@ -50,7 +73,7 @@ pub struct Receipt {
 
 impl Receipt {
     pub(crate) fn of(Owed { error, slips }: Owed) -> Receipt {
-        log::debug!("the remote tier did not acknowledge a change, which is tried again: {error}");
+        event!(debug, "the remote tier did not acknowledge a change, which is tried again: {error}");
         Receipt { slips, error: Some(error) }
     }
 

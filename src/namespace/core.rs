@@ -5,7 +5,7 @@ use super::settings::{LostTrust, Settings, WriteMode};
 use crate::broadcast::announce;
 use crate::broadcast::behind::Behind;
 use crate::broadcast::debts::Subject;
-use crate::broadcast::follower::{Digest, Follower, Moves, News};
+use crate::broadcast::follower::{Digest, Follower, Lost, Moves, News};
 use crate::broadcast::journal::{Entry, Moved, part_of};
 use crate::broadcast::outbox::Outbox;
 use crate::broadcast::poller::{self, Source};
@@ -23,6 +23,7 @@ use crate::remote::tier::Reply;
 use crate::remote::tokens::{self, KnownTokens, TokenTable, Tokens};
 use crate::remote::unexpected;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Weak};
+use crate::watch::{Limit, event};
 
 /// How many groups are bumped with one exchange: their entries leave room in the journal for those of others.
 const GROUPS_PER_BUMP: usize = 512;
@@ -34,6 +35,10 @@ pub(crate) trait Audience: Send + Sync {
 
     /// Is told that a group was bumped, which may be the root of this cache.
     fn group_moved(&self, group: u64, bump: Bump);
+
+    /// Hands its figures to the recorder of metrics.
+    #[cfg(feature = "metrics")]
+    fn publish(&self);
 }
 
 /// What counts as an answer at the moment.
@@ -80,6 +85,10 @@ pub(crate) struct Core {
     caches: AtomicU64,
     resyncs: AtomicU64,
     failed_looks: AtomicU64,
+    /// Whether the trust lease held when that was last told of.
+    was_trusted: AtomicBool,
+    /// Bounds how often resyncs are told of.
+    losses: Limit,
 }
 
 impl Core {
@@ -115,6 +124,8 @@ impl Core {
                 known: KnownTokens::default(),
                 resyncs: AtomicU64::new(0),
                 failed_looks: AtomicU64::new(0),
+                was_trusted: AtomicBool::new(true),
+                losses: Limit::default(),
                 batcher,
                 keys,
                 groups,
@@ -206,6 +217,7 @@ impl Core {
     fn counted<T>(&self, looked: Result<T, RemoteError>) -> Result<T, RemoteError> {
         if looked.is_err() {
             self.failed_looks.fetch_add(1, Ordering::Relaxed);
+            self.tell_of_trust();
         }
         looked
     }
@@ -238,16 +250,51 @@ impl Core {
                 if news.is_first() && self.has_looked.load(Ordering::Acquire) {
                     return false;
                 }
-                log::debug!("everything that is held locally counts as invalidated: {why:?}");
                 self.resyncs.fetch_add(1, Ordering::Relaxed);
                 self.groups.clear();
                 self.known.forget_all();
+                self.tell_of_loss(*why, news.is_first());
             }
         }
         // Before the position is adopted, for the thread that comes second; after what it says was done, for `meet`.
         self.has_looked.store(true, Ordering::Release);
         self.follower.adopt(news, &self.trust);
+        self.tell_of_trust();
         true
+    }
+
+    /// Tells that the trust lease is over, or holds again, once each time.
+    fn tell_of_trust(&self) {
+        let trusted = self.trust.holds();
+        // Relaxed: it orders nothing. Threads that look at once may tell of a moment that is over; the next look mends it.
+        if self.was_trusted.swap(trusted, Ordering::Relaxed) == trusted {
+            return;
+        }
+        let namespace = self.keys.namespace();
+        if trusted {
+            event!(info, [namespace = namespace], "the local tiers of {namespace} are trusted again");
+        } else {
+            let then = self.settings.on_lost_trust;
+            event!(
+                warn,
+                [namespace = namespace],
+                "the trust lease of {namespace} is over: the journal was not reached in time, and local tiers follow {then:?}"
+            );
+        }
+    }
+
+    /// Tells that everything local counts as invalidated.
+    fn tell_of_loss(&self, why: Lost, is_first: bool) {
+        let namespace = self.keys.namespace();
+        if is_first {
+            event!(debug, [namespace = namespace], "first look at the journal of {namespace}: {why:?}");
+        } else if let Some(others) = self.losses.pass() {
+            event!(
+                warn,
+                [namespace = namespace, reason = ::tracing::field::debug(why), others = others.0],
+                "everything held locally of {namespace} counts as invalidated: {why}{others}"
+            );
+        }
     }
 
     fn apply(&self, entry: &Entry) {
@@ -265,7 +312,7 @@ impl Core {
     }
 
     /// Calls every cache of this namespace, outside the lock: what they drop may run code of the user's.
-    fn tell(&self, tell: impl Fn(&dyn Audience)) {
+    pub(crate) fn tell(&self, tell: impl Fn(&dyn Audience)) {
         let audience: Vec<_> = self.audience.lock().iter().filter_map(Weak::upgrade).collect();
         audience.iter().for_each(|cache| tell(&**cache));
     }

@@ -46,7 +46,7 @@ pub struct Health {
 }
 
 impl Health {
-    pub(super) fn of(core: &Core) -> Health {
+    pub(crate) fn of(core: &Core) -> Health {
         let outbox = core.outbox.health();
         let behind = core.behind.as_ref().map(Behind::health);
         let batches = core.batcher.stats();

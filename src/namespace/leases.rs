@@ -12,9 +12,13 @@ use crate::remote::key::WireKey;
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Action, Cas, Expiry, Item, Reply, Route};
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::watch::event;
 
 /// A lease is renewed each time that this part of it is over, so that two attempts may fail.
 const RENEWALS_PER_TERM: u32 = 3;
+
+/// How soon after a look at a lease the next one may be: a clock that a test moves stands still close to a deadline.
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 
 /// How many leases are renewed with one exchange.
 const MAX_BATCH: usize = 64;
@@ -46,9 +50,20 @@ struct Renewal {
     key: WireKey,
     cas: Cas,
     term: Duration,
+    /// When it is to be looked at next: to be renewed, or because its holder's time may be over.
     due: Instant,
+    renew_at: Instant,
     /// From here on the lease is not renewed: its holder seems to have vanished.
     held_until: Arc<AtomicDeadline>,
+    /// Whether it is given back at that moment, instead of running out. So with claims that are held by hand, whose time is
+    /// what they were taken for; a load may only have been polled late.
+    lapses: bool,
+}
+
+/// What is due.
+struct Due {
+    renewals: Vec<(u64, Renewal)>,
+    lapsed: Requests,
 }
 
 /// What a renewal found in the place of a lease.
@@ -82,7 +97,9 @@ impl Leases {
         let id = held.last_id;
         let is_first = held.due.first().is_none_or(|first| (due, id) < *first);
         held.due.insert((due, id));
-        held.leases.insert(id, Renewal { key: key.clone(), cas, term, due, held_until: held_until.clone() });
+        let renewal =
+            Renewal { key: key.clone(), cas, term, due, renew_at: due, held_until: held_until.clone(), lapses: false };
+        held.leases.insert(id, renewal);
         let starts = !held.is_running && !held.is_stopped;
         held.is_running |= starts;
         drop(held);
@@ -119,7 +136,8 @@ impl Leases {
         let leases = self.clone();
         let spawned = thread::Builder::new().name("larder-lease".to_owned()).spawn(move || leases.renew_all());
         if let Err(error) = spawned {
-            log::warn!(
+            event!(
+                warn,
                 "no thread to renew leases: loads that take longer than one are done elsewhere as well: {error}"
             );
             self.held.lock().is_running = false;
@@ -132,11 +150,14 @@ impl Leases {
         while !held.is_stopped {
             match held.due.first().copied() {
                 Some((due, _)) if due <= real::now() => {
-                    let batch = held.take_due(real::now(), &self.clock);
+                    let Due { renewals, lapsed } = held.take_due(real::now(), &self.clock);
                     drop(held);
-                    let lost = self.renew(&batch);
+                    if !lapsed.is_empty() {
+                        self.batcher.post(lapsed);
+                    }
+                    let lost = if renewals.is_empty() { Vec::new() } else { self.renew(&renewals) };
                     held = self.held.lock();
-                    for (id, _) in batch.iter().zip(lost).filter_map(|(renewed, lost)| lost.then_some(renewed)) {
+                    for (id, _) in renewals.iter().zip(lost).filter_map(|(renewed, lost)| lost.then_some(renewed)) {
                         if let Some(renewal) = held.leases.remove(id) {
                             held.due.remove(&(renewal.due, *id));
                         }
@@ -201,21 +222,40 @@ impl Leases {
 }
 
 impl Held {
-    /// Returns what is due and held yet, and makes what is due so again later.
-    fn take_due(&mut self, now: Instant, clock: &Clock) -> Vec<(u64, Renewal)> {
-        let due: Vec<_> = self.due.range(..=(now, u64::MAX)).take(MAX_BATCH).copied().collect();
-        let mut batch = Vec::with_capacity(due.len());
-        for (at, id) in due {
+    /// Returns what is due and held yet, and makes what is due so again later; and what is to be given back, which is held no
+    /// more from here on.
+    fn take_due(&mut self, now: Instant, clock: &Clock) -> Due {
+        let ids: Vec<_> = self.due.range(..=(now, u64::MAX)).take(MAX_BATCH).copied().collect();
+        let mut due = Due { renewals: Vec::with_capacity(ids.len()), lapsed: Requests::new() };
+        for (at, id) in ids {
             self.due.remove(&(at, id));
-            if let Some(renewal) = self.leases.get_mut(&id) {
-                renewal.due = now + renewal.term / RENEWALS_PER_TERM;
-                self.due.insert((renewal.due, id));
-                if !renewal.held_until.get().has_passed(clock.now()) {
-                    batch.push((id, renewal.clone()));
+            let Some(renewal) = self.leases.get_mut(&id) else { continue };
+            let is_over = renewal.held_until.get().has_passed(clock.now());
+            if is_over && renewal.lapses {
+                due.lapsed.push(Request::delete(renewal.key.clone(), Some(renewal.cas)));
+                self.leases.remove(&id);
+                continue;
+            }
+            if renewal.renew_at <= now {
+                renewal.renew_at = now + renewal.term / RENEWALS_PER_TERM;
+                if !is_over {
+                    due.renewals.push((id, renewal.clone()));
                 }
             }
+            renewal.due = renewal.next_look(now, clock);
+            self.due.insert((renewal.due, id));
         }
-        batch
+        due
+    }
+}
+
+impl Renewal {
+    /// Returns when the lease is to be looked at next.
+    fn next_look(&self, now: Instant, clock: &Clock) -> Instant {
+        match self.held_until.get().remaining(clock.now()) {
+            Some(left) if self.lapses => self.renew_at.min(now + left.clamp(SHORTEST_LOOK, self.term)),
+            _ => self.renew_at,
+        }
     }
 }
 
@@ -247,6 +287,33 @@ impl Lease {
     /// Returns until when the lease is renewed, for who holds it to put off.
     pub(crate) fn held_until(&self) -> &Arc<AtomicDeadline> {
         &self.held_until
+    }
+
+    /// Keeps the lease until `until`, for a claim that is held by hand: it is given back then. Returns whether it is held yet.
+    pub(crate) fn keep(&self, until: Deadline) -> bool {
+        let mut held = self.leases.held.lock();
+        let held = &mut *held;
+        // Under the lock that what is over is given back under: either that was before, or it sees the new deadline.
+        let Some(renewal) = held.leases.get_mut(&self.id) else { return false };
+        renewal.held_until.set(until);
+        renewal.lapses = true;
+        let due = renewal.next_look(real::now(), &self.leases.clock);
+        if due < renewal.due {
+            held.due.remove(&(renewal.due, self.id));
+            renewal.due = due;
+            held.due.insert((due, self.id));
+            self.leases.changed.notify_one();
+        }
+        true
+    }
+
+    /// Passes a lease that was kept by hand to what `caller` does now, which puts off its deadline itself.
+    pub(crate) fn pass_to(&mut self, caller: Caller, until: Deadline) {
+        self.caller = caller;
+        if let Some(renewal) = self.leases.held.lock().leases.get_mut(&self.id) {
+            renewal.held_until.set(until);
+            renewal.lapses = false;
+        }
     }
 
     /// Leaves the item alone: it is a value now, or somebody else's.

@@ -24,6 +24,7 @@ use super::request::{Request, Requests};
 use super::tier::{Action, Command, RemoteTier, Reply, ServerHealth};
 use crate::clock::real::{Alarm, now};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
+use crate::watch::{LaneWatch, Limit, WayWatch, event};
 
 /// How many calls may be under way to a server, queued ones included, when a thread does its own exchange; and, since a batch
 /// that has just ended leaves none, how many more than one may have been in the last one. Two threads with a connection each
@@ -96,12 +97,21 @@ pub(crate) struct Batcher {
     timeout: Duration,
     lanes: Box<[Lane]>,
     counters: Arc<Counters>,
+    watch: WayWatch,
 }
 
 impl Batcher {
+    /// Makes a way to the store that nobody watches.
+    #[cfg(test)]
     pub(crate) fn new(tier: Arc<dyn RemoteTier>, timeout: Duration) -> Batcher {
+        Batcher::watched(tier, timeout, &WayWatch::default())
+    }
+
+    /// Makes a way to the store for whom `watch` names.
+    pub(crate) fn watched(tier: Arc<dyn RemoteTier>, timeout: Duration, watch: &WayWatch) -> Batcher {
         let timeout = timeout.min(LONGEST_TIMEOUT);
         let counters = Arc::<Counters>::default();
+        let servers = tier.server_health();
         let lane = |server| {
             let (tier, counters) = (tier.clone(), counters.clone());
             let queued_bytes = AtomicUsize::new(0);
@@ -113,11 +123,14 @@ impl Batcher {
                 last_batch: AtomicUsize::new(0),
                 queued_bytes,
                 counters,
+                watch: LaneWatch::new(watch, &servers, server),
+                overflows: Limit::default(),
+                panics: Limit::default(),
             };
             Lane { road: Arc::new(road), queue: OnceLock::new() }
         };
         let lanes = (0..tier.servers().max(1)).map(lane).collect();
-        Batcher { tier, timeout, lanes, counters }
+        Batcher { tier, timeout, lanes, counters, watch: watch.clone() }
     }
 
     /// Runs `requests` and returns an answer for each, in order.
@@ -142,7 +155,19 @@ impl Batcher {
         let requests = requests.into();
         let deadline = now() + self.timeout;
         let count = requests.len();
-        let mut shares = self.split(requests);
+        let shares = self.split(requests);
+        let call = self.watch.call(&shares.iter().map(|share| (&share.lane.road.watch, &*share.requests)));
+        call.follow(self.carry(caller, shares, count, deadline)).await
+    }
+
+    /// Sees to a call, of `count` requests, that has been sorted by servers.
+    async fn carry(
+        &self,
+        caller: Caller,
+        mut shares: SmallVec<[Share<'_>; 1]>,
+        count: usize,
+        deadline: Instant,
+    ) -> Answers {
         if shares.len() <= 1 {
             let Some(Share { lane, requests, .. }) = shares.pop() else { return Answers::new() };
             if caller == Caller::Thread && lane.road.enter() {
@@ -196,6 +221,16 @@ impl Batcher {
     /// Returns what has gone through so far.
     pub(crate) fn stats(&self) -> BatchStats {
         self.counters.read()
+    }
+
+    /// Returns how much is on its way to each server.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn loads(&self) -> impl Iterator<Item = LaneLoad<'_>> {
+        self.lanes.iter().map(|Lane { road, .. }| LaneLoad {
+            server: road.watch.server(),
+            calls: road.under_way.load(Ordering::Relaxed),
+            queued_bytes: road.queued_bytes.load(Ordering::Relaxed),
+        })
     }
 
     /// Sorts requests by their server.
@@ -258,6 +293,15 @@ impl fmt::Debug for Batcher {
     }
 }
 
+/// How much is on its way to one server.
+#[cfg(feature = "metrics")]
+pub(crate) struct LaneLoad<'b> {
+    pub(crate) server: &'b Arc<str>,
+    /// Calls that are queued or under way.
+    pub(crate) calls: usize,
+    pub(crate) queued_bytes: usize,
+}
+
 /// The part of a call that goes to one server.
 struct Share<'b> {
     lane: &'b Lane,
@@ -296,6 +340,9 @@ impl Lane {
             self.road.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.road.counters.refused.fetch_add(1, Ordering::Relaxed);
             let message = format!("the queue of server {} is full", self.road.server);
+            if let Some(others) = self.road.overflows.pass() {
+                event!(warn, [others = others.0], "{message}: a call is refused{others}");
+            }
             refused.into_inner().refuse(RemoteError::new(RemoteErrorKind::Unavailable, message));
         }
         passage
@@ -325,6 +372,9 @@ struct Road {
     last_batch: AtomicUsize,
     queued_bytes: AtomicUsize,
     counters: Arc<Counters>,
+    watch: LaneWatch,
+    overflows: Limit,
+    panics: Limit,
 }
 
 impl Road {
@@ -378,13 +428,23 @@ impl Road {
     /// Returns an answer for each command, whatever the store does.
     fn exchange(&self, commands: &[Command<'_>], timeout: Duration, jobs: usize) -> Answers {
         self.counters.count(jobs, commands.len());
+        let watched = self.watch.exchange(commands);
         let ran = catch_unwind(AssertUnwindSafe(|| self.tier.run(commands, timeout)));
         let mut answers = ran.unwrap_or_else(|_| {
-            log::error!("the remote tier panicked; the {} commands it was given count as unanswered", commands.len());
+            if let Some(others) = self.panics.pass() {
+                let commands = commands.len();
+                event!(
+                    error,
+                    [others = others.0],
+                    "the remote tier panicked: {commands} commands count as unanswered{others}"
+                );
+            }
             Vec::new()
         });
         answers.resize_with(commands.len(), || Err(unanswered()));
-        answers.into()
+        let answers = answers.into();
+        watched.end(&answers);
+        answers
     }
 }
 
@@ -576,7 +636,7 @@ impl Job {
         if let Some(waker) = waker
             && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
         {
-            log::error!("the waker of a future that waits for the remote tier panicked");
+            event!(error, "the waker of a future that waits for the remote tier panicked");
         }
         None
     }

@@ -73,7 +73,7 @@ pub trait Codec<V>: Send + Sync + 'static {
     fn decode(&self, bytes: &[u8]) -> Result<V, CodecError>;
 }
 
-/// Which codec wrote a value: one of 16, of which 8 are the application's.
+/// Which codec wrote a value: one of 16, of which 8 are the application's, each by itself or within [`Optional`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CodecId(u8);
 
@@ -82,22 +82,36 @@ impl CodecId {
     pub const RAW: Self = Self(0);
     /// `Postcard`, in the feature `serde`.
     pub const POSTCARD: Self = Self(1);
+    /// The one of the cache of HTTP responses, in the feature `http`.
+    #[cfg(feature = "http")]
+    pub(crate) const PAGES: Self = Self(7);
 
     /// How many bits of the header's flags hold an id.
-    pub(crate) const BITS: u32 = 4;
+    pub(crate) const BITS: u32 = 5;
+    /// All of these bits.
+    pub(crate) const ALL_FLAGS: u8 = (1 << Self::BITS) - 1;
+    /// How many of them say which codec it is.
+    const CODEC_BITS: u32 = 4;
+    /// The one that says that the codec's bytes stand behind a tag of [`Optional`].
+    const OPTIONAL: u8 = 1 << Self::CODEC_BITS;
     /// The first that is the application's; those between are kept for codecs to come.
     const FIRST_CUSTOM: u8 = 8;
 
     /// Returns the id of the application's own codec number `N`, from 0 to 7. A greater `N` does not compile.
     #[must_use]
     pub const fn custom<const N: u8>() -> Self {
-        const { assert!(N < (1 << Self::BITS) - Self::FIRST_CUSTOM, "custom codecs are numbered from 0 to 7") };
+        const { assert!(N < (1 << Self::CODEC_BITS) - Self::FIRST_CUSTOM, "custom codecs are numbered from 0 to 7") };
         Self(Self::FIRST_CUSTOM + N)
+    }
+
+    /// Returns the id of [`Optional`] around the codec with this one.
+    const fn optional(self) -> Self {
+        Self(self.0 | Self::OPTIONAL)
     }
 
     /// Returns the id in the low bits of `flags`.
     pub(crate) fn from_flags(flags: u8) -> Self {
-        Self(flags & ((1 << Self::BITS) - 1))
+        Self(flags & Self::ALL_FLAGS)
     }
 
     /// Returns flags that hold the id and nothing else.
@@ -108,11 +122,12 @@ impl CodecId {
 
 impl fmt::Debug for CodecId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::RAW => f.write_str("CodecId(raw)"),
-            Self::POSTCARD => f.write_str("CodecId(postcard)"),
-            Self(id) if id >= Self::FIRST_CUSTOM => write!(f, "CodecId(custom {})", id - Self::FIRST_CUSTOM),
-            Self(id) => write!(f, "CodecId(unknown {id})"),
+        f.write_str(if self.0 & Self::OPTIONAL == 0 { "CodecId(" } else { "CodecId(optional " })?;
+        match Self(self.0 & !Self::OPTIONAL) {
+            Self::RAW => f.write_str("raw)"),
+            Self::POSTCARD => f.write_str("postcard)"),
+            Self(id) if id >= Self::FIRST_CUSTOM => write!(f, "custom {})", id - Self::FIRST_CUSTOM),
+            Self(id) => write!(f, "unknown {id})"),
         }
     }
 }
@@ -196,6 +211,62 @@ raw_bytes! {
     Arc<str>: as_bytes, utf8;
 }
 
+/// Teaches a codec to write that there is no value: `Optional(RawBytes)` writes an `Option<String>`, say. For caches that
+/// remember what was not found ([`negative_ttl`](crate::TieredCacheBuilder::negative_ttl)).
+///
+/// [`Postcard`](crate::Postcard) writes options by itself. A value so written is marked by a bit of its own, and a miss to a
+/// process whose cache has the codec without `Optional`; so is one written without, to a process that has it with. An `Optional`
+/// within another has the same mark as one alone: a cache that goes from one to the other changes its namespace's version.
+///
+/// # Examples
+/// ```
+/// use larder::{Codec, Optional, RawBytes};
+///
+/// let codec = Optional(RawBytes);
+/// let mut bytes = Vec::new();
+/// codec.encode(&Some("Ann".to_owned()), &mut bytes)?;
+/// assert_eq!(codec.decode(&bytes)?, Some("Ann".to_owned()));
+///
+/// bytes.clear();
+/// codec.encode(&None::<String>, &mut bytes)?;
+/// assert_eq!(codec.decode(&bytes)?, None::<String>);
+/// # Ok::<(), larder::CodecError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Optional<C>(pub C);
+
+impl<C> Optional<C> {
+    /// The first byte, where nothing follows.
+    const NONE: u8 = 0;
+    /// The first byte, where the value follows as the inner codec writes it.
+    const SOME: u8 = 1;
+}
+
+impl<V, C: Codec<V>> Codec<Option<V>> for Optional<C> {
+    fn id(&self) -> CodecId {
+        self.0.id().optional()
+    }
+
+    fn encode(&self, value: &Option<V>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match value {
+            None => out.push(Self::NONE),
+            Some(value) => {
+                out.push(Self::SOME);
+                self.0.encode(value, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Option<V>, CodecError> {
+        match bytes.split_first() {
+            Some((&Self::NONE, [])) => Ok(None),
+            Some((&Self::SOME, value)) => self.0.decode(value).map(Some),
+            _ => Err(CodecError::new("neither a value nor the mark of its absence")),
+        }
+    }
+}
+
 fn utf8(bytes: &[u8]) -> Result<&str, CodecError> {
     std::str::from_utf8(bytes).map_err(|error| CodecError::with_source("the value is not UTF-8", error))
 }
@@ -222,12 +293,25 @@ mod tests {
         assert_eq!(CodecId::custom::<0>().to_flags(), 8);
         assert_eq!(CodecId::custom::<7>().to_flags(), 15);
         assert_eq!(Codec::<String>::id(&RawBytes), CodecId::RAW);
-        for flags in 0..=15 {
+        for flags in 0..=31 {
             assert_eq!(CodecId::from_flags(flags).to_flags(), flags);
-            assert_eq!(CodecId::from_flags(flags | 0xF0).to_flags(), flags);
+            assert_eq!(CodecId::from_flags(flags | 0xE0).to_flags(), flags);
         }
+        assert_eq!(Codec::<Option<String>>::id(&Optional(RawBytes)).to_flags(), 16);
+        assert_eq!(CodecId::custom::<7>().optional().to_flags(), 31);
         assert_eq!(format!("{:?}", CodecId::custom::<3>()), "CodecId(custom 3)");
         assert_eq!(format!("{:?}", CodecId::from_flags(5)), "CodecId(unknown 5)");
+        assert_eq!(format!("{:?}", CodecId::custom::<3>().optional()), "CodecId(optional custom 3)");
+    }
+
+    #[test]
+    fn what_is_neither_a_value_nor_none_is_an_error() {
+        let decode = |bytes: &[u8]| Codec::<Option<String>>::decode(&Optional(RawBytes), bytes);
+        assert_eq!(decode(&[0]).unwrap(), None);
+        assert_eq!(decode(&[1]).unwrap(), Some(String::new()));
+        for bad in [&[][..], &[2], &[255, b'a'], &[0, 0], &[0, b'a'], &[1, 0xFF]] {
+            assert!(decode(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
@@ -258,6 +342,14 @@ mod tests {
             prop_assert_eq!(round_trip(&text), text.clone());
             prop_assert_eq!(&*round_trip(&Box::<str>::from(&*text)), &*text);
             prop_assert_eq!(&*round_trip(&Arc::<str>::from(&*text)), &*text);
+        }
+
+        #[test]
+        fn optional_values_survive(value: Option<Option<Vec<u8>>>) {
+            let codec = Optional(Optional(RawBytes));
+            let mut bytes = Vec::new();
+            codec.encode(&value, &mut bytes).unwrap();
+            prop_assert_eq!(codec.decode(&bytes).unwrap(), value);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //!  0  magic            u16   "lv"
 //!  2  version          u8    1
-//!  3  flags            u8    bits 0-3: codec; bits 4-7: compression, none so far, 0
+//!  3  flags            u8    bits 0-3: codec; bit 4: within `Optional`; bit 5: the payload is compressed; bits 6-7: 0
 //!  4  payload_len      u32
 //!  8  key_fingerprint  u64   of namespace, version, cache and key
 //! 16  created_ms       u64   Unix time, advisory: clocks differ between hosts, so no deadline is derived from it
@@ -16,15 +16,19 @@
 //! 40  ngroups          u8
 //! 41  pad              [3]   0
 //! 44  ngroups times    group_hash u64, hard_token u64, soft_token u64
-//!     payload          payload_len bytes, to the end
+//!     payload          payload_len bytes, to the end; compressed: its own length u32, then an LZ4 block
 //! ```
 //!
-//! There is one encoding of each envelope: whatever deviates is an error, down to reserved bits and trailing bytes.
+//! There is one encoding of each envelope, save that a block may be any of those that unpack to its payload: whatever deviates
+//! is an error, down to reserved bits and trailing bytes.
 
 use std::time::Duration;
 
+use xxhash_rust::xxh3::Xxh3Default;
+
 use super::codec::{Codec, CodecError, CodecId};
 use super::error::{RemoteError, RemoteErrorKind};
+use super::packing::{COMPRESSED, Packing};
 use super::reader::{DecodeError, Reader};
 
 /// The most groups that a value may belong to, roots included: their number is one byte, and a peer can make a reader ask
@@ -37,7 +41,9 @@ pub(crate) const MAX_PAYLOAD_LEN: usize = 64 << 20;
 
 const MAGIC: u16 = u16::from_le_bytes(*b"lv");
 const VERSION: u8 = 1;
+const FLAGS_AT: usize = 3;
 const PAYLOAD_LEN_AT: usize = 4;
+const CREATED_AT: usize = 16;
 const CRC_AT: usize = 36;
 const CRC_LEN: usize = 4;
 const PAD: [u8; 3] = [0; 3];
@@ -45,7 +51,8 @@ const HEADER_LEN: usize = 44;
 const TOKENS_LEN: usize = 24;
 
 const _: () = {
-    let before_crc = 2 + 1 + 1 + 4 + 8 + 8 + 4 + 4 + 4;
+    assert!(CREATED_AT == 2 + 1 + 1 + 4 + 8);
+    let before_crc = CREATED_AT + 8 + 4 + 4 + 4;
     assert!(before_crc == CRC_AT && CRC_AT + CRC_LEN + 1 + PAD.len() == HEADER_LEN);
     assert!(MAX_PAYLOAD_LEN <= u32::MAX as usize);
 };
@@ -123,24 +130,30 @@ impl Envelope<'_> {
     /// than [`MAX_PAYLOAD_LEN`].
     #[cfg(test)]
     pub(crate) fn encode(&self, codec: CodecId, payload: &[u8]) -> Result<Vec<u8>, RemoteError> {
-        self.encode_with(codec, payload.len(), |out| {
+        self.encode_with(codec, Packing::default(), payload.len(), |out| {
             out.extend_from_slice(payload);
             Ok(())
         })
     }
 
-    /// Returns the envelope around `value`, which the codec writes into its place.
+    /// Returns the envelope around `value`, which the codec writes into its place, and `packing` may compress there.
     ///
     /// # Errors
     /// [`RemoteErrorKind::Codec`] when `codec` refuses the value, or with more than [`MAX_GROUPS`] groups;
     /// [`RemoteErrorKind::TooLarge`] with a payload longer than [`MAX_PAYLOAD_LEN`].
-    pub(crate) fn encode_value<V>(&self, codec: &(impl Codec<V> + ?Sized), value: &V) -> Result<Vec<u8>, RemoteError> {
-        self.encode_with(codec.id(), 0, |out| codec.encode(value, out))
+    pub(crate) fn encode_value<V>(
+        &self,
+        codec: &(impl Codec<V> + ?Sized),
+        packing: Packing,
+        value: &V,
+    ) -> Result<Vec<u8>, RemoteError> {
+        self.encode_with(codec.id(), packing, 0, |out| codec.encode(value, out))
     }
 
     fn encode_with(
         &self,
         codec: CodecId,
+        packing: Packing,
         payload_capacity: usize,
         write_payload: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
     ) -> Result<Vec<u8>, RemoteError> {
@@ -182,7 +195,13 @@ impl Envelope<'_> {
                 format!("a value has {payload_len} bytes, and at most {MAX_PAYLOAD_LEN} can be stored"),
             ));
         }
-        out[PAYLOAD_LEN_AT..][..4].copy_from_slice(&(payload_len as u32).to_le_bytes());
+        if let Some(packed) = packing.pack(&out[payload_at..]) {
+            // In a vector of its own: this one has room for what was compressed, and may wait in a queue.
+            out = [&out[..payload_at], &packed].concat();
+            out[FLAGS_AT] |= COMPRESSED;
+        }
+        let payload_len = (out.len() - payload_at) as u32;
+        out[PAYLOAD_LEN_AT..][..4].copy_from_slice(&payload_len.to_le_bytes());
         let crc = crc32c::crc32c(&out);
         out[CRC_AT..][..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
         Ok(out)
@@ -194,6 +213,7 @@ impl Envelope<'_> {
 pub(crate) struct View<'a> {
     pub(crate) header: Header,
     codec: CodecId,
+    is_compressed: bool,
     /// Hash, hard token and soft token of each group, each little-endian.
     groups: &'a [[[u8; 8]; 3]],
     payload: &'a [u8],
@@ -214,8 +234,7 @@ impl<'a> View<'a> {
             return Err(DecodeError::UnknownVersion(version));
         }
         let flags = reader.u8()?;
-        let codec = CodecId::from_flags(flags);
-        if codec.to_flags() != flags {
+        if flags & !Packing::KNOWN_FLAGS != 0 {
             return Err(DecodeError::UnknownFlags(flags));
         }
         let payload_len = reader.u32()? as usize;
@@ -250,7 +269,8 @@ impl<'a> View<'a> {
         if header.key_fingerprint != expected_fingerprint {
             return Err(DecodeError::WrongKey);
         }
-        Ok(Self { header, codec, groups, payload })
+        let (codec, is_compressed) = (CodecId::from_flags(flags), flags & COMPRESSED != 0);
+        Ok(Self { header, codec, is_compressed, groups, payload })
     }
 
     /// Returns the groups that the value belongs to, with the tokens as they were before its load.
@@ -262,21 +282,32 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Returns the payload, if `codec` wrote it.
+    /// Returns the payload as it is stored, if `codec` wrote it.
     ///
     /// # Errors
     /// [`DecodeError::WrongCodec`] if another did.
-    pub(crate) fn payload(&self, codec: CodecId) -> Result<&'a [u8], DecodeError> {
+    fn payload(&self, codec: CodecId) -> Result<&'a [u8], DecodeError> {
         if self.codec == codec { Ok(self.payload) } else { Err(DecodeError::WrongCodec { found: self.codec }) }
     }
 
     /// Reads the value, if `codec` wrote it.
     ///
     /// # Errors
-    /// [`RemoteErrorKind::Codec`] if another did, or when `codec` refuses the payload.
-    pub(crate) fn value<V>(&self, codec: &(impl Codec<V> + ?Sized)) -> Result<V, RemoteError> {
-        Ok(codec.decode(self.payload(codec.id())?)?)
+    /// [`RemoteErrorKind::Codec`] if another did, when the payload cannot be unpacked, or when `codec` refuses it.
+    pub(crate) fn value<V>(&self, codec: &(impl Codec<V> + ?Sized), packing: Packing) -> Result<V, RemoteError> {
+        let payload = self.payload(codec.id())?;
+        let value = if self.is_compressed { codec.decode(&packing.unpack(payload)?) } else { codec.decode(payload) };
+        Ok(value?)
     }
+}
+
+/// Returns what tells a sound envelope from every other, but for its times and the cost of its load: two with the same hold the
+/// same payload, stored alike, in the same groups with the same tokens. `None` for what is too short to be one.
+pub(crate) fn substance(envelope: &[u8]) -> Option<u128> {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(envelope.get(..CREATED_AT)?);
+    hasher.update(envelope.get(CRC_AT + CRC_LEN..)?);
+    Some(hasher.digest128())
 }
 
 /// Returns the checksum of an envelope, whatever stands in the place of its own.
@@ -292,9 +323,14 @@ fn checksum(bytes: &[u8]) -> Result<u32, DecodeError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::codec::RawBytes;
+    use super::super::codec::{Optional, RawBytes};
     use super::*;
     use crate::golden::assert_golden;
+
+    const PLAIN: Packing = Packing {
+        #[cfg(feature = "lz4")]
+        compression: None,
+    };
 
     const FINGERPRINT: u64 = 0x0123_4567_89AB_CDEF;
 
@@ -325,6 +361,16 @@ mod tests {
         bytes
     }
 
+    /// Says of a sound envelope whether its payload is compressed.
+    fn flagged(mut bytes: Vec<u8>, is_compressed: bool) -> Vec<u8> {
+        if is_compressed {
+            bytes[FLAGS_AT] |= COMPRESSED;
+            let crc = checksum(&bytes).unwrap();
+            bytes[CRC_AT..][..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
+        }
+        bytes
+    }
+
     fn decode_error(bytes: &[u8]) -> DecodeError {
         View::decode(bytes, FINGERPRINT).unwrap_err()
     }
@@ -336,6 +382,20 @@ mod tests {
             assert_eq!(bytes.len(), HEADER_LEN + groups * TOKENS_LEN + payload);
             assert_eq!(bytes.capacity(), bytes.len());
         }
+    }
+
+    /// Two values that differ in anything else must not be taken for one another.
+    #[test]
+    fn its_substance_is_all_but_times_and_cost() {
+        let sound = sealed(&GROUPS, b"payload");
+        for at in 0..sound.len() {
+            let mut other = sound.clone();
+            other[at] ^= 1;
+            let is_time = (16..40).contains(&at);
+            assert_eq!(substance(&other) == substance(&sound), is_time, "byte {at}");
+        }
+        assert_ne!(substance(&sound[..sound.len() - 1]), substance(&sound));
+        assert_eq!((substance(&sound[..39]), substance(&[])), (None, None));
     }
 
     #[test]
@@ -385,8 +445,16 @@ mod tests {
         for version in [0, 2, 255] {
             assert_eq!(decode_error(&tampered(2, version)), DecodeError::UnknownVersion(version));
         }
-        for flags in [0x10, 0x20, 0x40, 0x80, 0xF1] {
+        for flags in [0x40, 0x80, 0xC1, 0xF1] {
             assert_eq!(decode_error(&tampered(3, flags)), DecodeError::UnknownFlags(flags));
+        }
+        let compressed = tampered(3, COMPRESSED);
+        if cfg!(feature = "lz4") {
+            // It is not, and so it cannot be unpacked.
+            let view = View::decode(&compressed, FINGERPRINT).unwrap();
+            assert_eq!(view.value::<Vec<u8>>(&RawBytes, PLAIN).unwrap_err().kind(), RemoteErrorKind::Codec);
+        } else {
+            assert_eq!(decode_error(&compressed), DecodeError::UnknownFlags(COMPRESSED));
         }
         for at in 41..44 {
             assert_eq!(decode_error(&tampered(at, 1)), DecodeError::ReservedBits);
@@ -422,7 +490,7 @@ mod tests {
         let found = CodecId::custom::<2>();
         assert_eq!(view.payload(CodecId::RAW), Err(DecodeError::WrongCodec { found }));
         assert_eq!(view.payload(found), Ok(&b"payload"[..]));
-        let error = view.value::<String>(&RawBytes).unwrap_err();
+        let error = view.value::<String>(&RawBytes, PLAIN).unwrap_err();
         assert_eq!(error.kind(), RemoteErrorKind::Codec);
     }
 
@@ -457,7 +525,7 @@ mod tests {
             }
         }
         for len in 0..HEADER_LEN {
-            let error = Envelope { header: HEADER, groups: &[] }.encode_value(&Truncates(len), &()).unwrap_err();
+            let error = Envelope { header: HEADER, groups: &[] }.encode_value(&Truncates(len), PLAIN, &()).unwrap_err();
             assert_eq!(error.kind(), RemoteErrorKind::Codec);
         }
     }
@@ -493,12 +561,60 @@ mod tests {
             ("value-v1-empty.bin", HEADER, &GROUPS[..1], b""),
             ("value-v1-raw.bin", HEADER, &GROUPS[..1], &std::array::from_fn::<_, 256, _>(|byte| byte as u8)),
         ] {
-            let encoded = Envelope { header, groups }.encode_value(&RawBytes, &payload.to_vec()).unwrap();
+            let encoded = Envelope { header, groups }.encode_value(&RawBytes, PLAIN, &payload.to_vec()).unwrap();
             assert_golden(name, &encoded);
             let view = View::decode(&encoded, FINGERPRINT).unwrap();
             assert_eq!(view.header, header);
             assert!(view.groups().eq(groups.iter().copied()));
-            assert_eq!(view.value::<Vec<u8>>(&RawBytes).unwrap(), payload);
+            assert_eq!(view.value::<Vec<u8>>(&RawBytes, PLAIN).unwrap(), payload);
+        }
+    }
+
+    #[test]
+    fn golden_optional_values() {
+        for (name, value) in
+            [("value-v1-optional-some.bin", Some("a value".to_owned())), ("value-v1-optional-none.bin", None)]
+        {
+            let envelope = Envelope { header: HEADER, groups: &GROUPS[..1] };
+            let encoded = envelope.encode_value(&Optional(RawBytes), PLAIN, &value).unwrap();
+            assert_golden(name, &encoded);
+            let view = View::decode(&encoded, FINGERPRINT).unwrap();
+            assert_eq!(view.value::<Option<String>>(&Optional(RawBytes), PLAIN).unwrap(), value);
+            assert!(view.value::<String>(&RawBytes, PLAIN).is_err());
+        }
+    }
+
+    /// What an encoder makes of a payload may change, what a block unpacks to may not: this one is written by hand.
+    #[cfg(feature = "lz4")]
+    #[test]
+    fn golden_compressed_value() {
+        // The length; "ab", then 14 bytes from two back; five literals.
+        let stored = b"\x15\0\0\0\x2Aab\x02\0\x50cdefg";
+        let encoded = flagged(sealed(&GROUPS[..1], stored), true);
+        assert_golden("value-v1-compressed.bin", &encoded);
+        let view = View::decode(&encoded, FINGERPRINT).unwrap();
+        assert_eq!(view.value::<String>(&RawBytes, PLAIN).unwrap(), "ababababababababcdefg");
+    }
+
+    #[cfg(feature = "lz4")]
+    #[test]
+    fn a_compressed_value_is_smaller_and_says_so() {
+        use super::super::packing::lz4::Compression;
+
+        let packing = Packing { compression: Some(Compression::lz4()) };
+        let envelope = Envelope { header: HEADER, groups: &GROUPS };
+        for (len, is_compressed) in [(1_024, false), (1_025, true), (100_000, true)] {
+            let value = "a".repeat(len);
+            let encoded = envelope.encode_value(&RawBytes, packing, &value).unwrap();
+            assert_eq!(encoded[FLAGS_AT] & COMPRESSED != 0, is_compressed, "{len}");
+            assert_eq!(encoded.len() < HEADER_LEN + len / 2, is_compressed, "{len}");
+            let view = View::decode(&encoded, FINGERPRINT).unwrap();
+            // Whether the reader compresses or not.
+            assert_eq!(view.value::<String>(&RawBytes, PLAIN).unwrap(), value);
+            assert_eq!(view.value::<String>(&RawBytes, packing).unwrap(), value);
+            for cut in 0..encoded.len() {
+                assert_eq!(decode_error(&encoded[..cut]), DecodeError::Truncated);
+            }
         }
     }
 
@@ -516,11 +632,11 @@ mod tests {
         }
 
         let user = User { id: 300, name: "Änne".to_owned(), email: None, balance: -3 };
-        let encoded = Envelope { header: HEADER, groups: &GROUPS[..2] }.encode_value(&Postcard, &user).unwrap();
+        let encoded = Envelope { header: HEADER, groups: &GROUPS[..2] }.encode_value(&Postcard, PLAIN, &user).unwrap();
         assert_golden("value-v1-postcard.bin", &encoded);
         let view = View::decode(&encoded, FINGERPRINT).unwrap();
-        assert_eq!(view.value::<User>(&Postcard).unwrap(), user);
-        assert!(view.value::<String>(&RawBytes).is_err());
+        assert_eq!(view.value::<User>(&Postcard, PLAIN).unwrap(), user);
+        assert!(view.value::<String>(&RawBytes, PLAIN).is_err());
     }
 
     fn headers() -> impl Strategy<Value = Header> {
@@ -540,7 +656,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn envelopes_survive(header in headers(), groups in groups(), codec in 0..16_u8, payload: Vec<u8>) {
+        fn envelopes_survive(header in headers(), groups in groups(), codec in 0..32_u8, payload: Vec<u8>) {
             let codec = CodecId::from_flags(codec);
             let encoded = Envelope { header, groups: &groups }.encode(codec, &payload).unwrap();
             let view = View::decode(&encoded, header.key_fingerprint).unwrap();
@@ -576,7 +692,8 @@ mod tests {
             if let Ok(view) = View::decode(&bytes, fingerprint) {
                 let groups: Vec<_> = view.groups().collect();
                 let again = Envelope { header: view.header, groups: &groups };
-                prop_assert_eq!(again.encode(view.codec, view.payload).unwrap(), bytes);
+                let again = again.encode(view.codec, view.payload).unwrap();
+                prop_assert_eq!(flagged(again, view.is_compressed), bytes);
             }
         }
     }

@@ -232,6 +232,7 @@ impl Store {
     ) -> Result<Reply, RemoteError> {
         match action {
             Action::Get { value, lease, touch } => Ok(self.get(key, value, lease, touch, now)),
+            Action::Touch { expiry, cas: _ } => Ok(self.get(key, false, None, Some(expiry), now)),
             Action::Set { value, expiry: _, mode: SetMode::Append, cas } => {
                 Ok(self.append(key, value, cas, max_value_len, now))
             }

@@ -89,6 +89,11 @@ impl Keyspace {
         })
     }
 
+    /// Returns the name of the namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        self.shared.trim_end_matches(':')
+    }
+
     /// Checks the name of a cache and returns the maker of its keys.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ pub(crate) mod envelope;
 pub(crate) mod error;
 pub(crate) mod key;
 pub(crate) mod keyspace;
+pub(crate) mod packing;
 pub(crate) mod reader;
 pub(crate) mod request;
 pub(crate) mod tier;

@@ -27,6 +27,9 @@ pub(crate) enum DecodeError {
     ReservedBits,
     /// A length is above its cap.
     TooLong,
+    /// They are not what compression makes of anything, or of something of another length.
+    #[cfg_attr(not(feature = "lz4"), expect(dead_code))]
+    Unpackable,
     /// They were damaged on their way.
     ChecksumMismatch,
     /// They belong to another key.
@@ -49,6 +52,7 @@ impl fmt::Display for DecodeError {
             DecodeError::UnknownKind(kind) => write!(f, "entries of kind {kind} are unknown"),
             DecodeError::ReservedBits => f.write_str("reserved bytes are not zero"),
             DecodeError::TooLong => f.write_str("a length is above its cap"),
+            DecodeError::Unpackable => f.write_str("a compressed payload cannot be unpacked"),
             DecodeError::ChecksumMismatch => f.write_str("the checksum does not match"),
             DecodeError::WrongKey => f.write_str("the value belongs to another key"),
             DecodeError::WrongCodec { found } => write!(f, "the value was written by another codec, {found:?}"),

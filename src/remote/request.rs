@@ -54,7 +54,7 @@ impl Request {
         self.route
     }
 
-    /// Returns the version of the item that the request insists on.
+    /// Returns the version of the item whose connection the request insists on.
     pub(crate) fn cas(&self) -> Option<Cas> {
         self.action.cas()
     }

@@ -128,6 +128,15 @@ pub enum Action<'a> {
         /// Moves the item's expiry while reading it; also that of a lease which this read creates.
         touch: Option<Expiry>,
     },
+    /// Moves the item's expiry, whichever version it is of, and answers as a `Get` without value does, `Fenced` where the
+    /// connection that the cas was read on is gone. memcached knows no condition for this: it is for whoever sends it to compare
+    /// the cas of the answer with this one.
+    Touch {
+        /// When the store may forget the item.
+        expiry: Expiry,
+        /// What was read of the item, on the connection that this has to be sent on.
+        cas: Cas,
+    },
     /// Stores the item. Answers `Done`, `NotStored` (the mode's condition failed) or `Fenced` (the cas did not match, or
     /// the item is gone).
     Set {
@@ -168,10 +177,11 @@ pub enum Action<'a> {
 }
 
 impl Action<'_> {
-    /// Returns the version of the item that the command insists on.
+    /// Returns the version of the item whose connection the command insists on.
     pub(super) fn cas(&self) -> Option<Cas> {
         match self {
             Action::Set { cas, .. } | Action::Delete { cas } => *cas,
+            Action::Touch { cas, .. } => Some(*cas),
             _ => None,
         }
     }

@@ -11,6 +11,9 @@ use crate::error::BuildError;
 use crate::namespace::Namespace;
 use crate::remote::codec::Codec;
 use crate::remote::key::RemoteKey;
+use crate::remote::packing::Packing;
+#[cfg(feature = "lz4")]
+use crate::remote::packing::lz4::Compression;
 use crate::stats::RemovalCause;
 use crate::sync::{Arc, Weak};
 
@@ -24,6 +27,7 @@ pub struct TieredCacheBuilder<K, V, S = ahash::RandomState> {
     name: String,
     local: CacheBuilder<K, V, S>,
     codec: Option<Box<dyn Codec<V>>>,
+    packing: Packing,
 }
 
 impl<K, V> TieredCacheBuilder<K, V> {
@@ -36,6 +40,7 @@ impl<K, V> TieredCacheBuilder<K, V> {
                 .groups(namespace.core().groups.clone())
                 .clock(namespace.core().clock.clone()),
             codec: None,
+            packing: Packing::default(),
         }
     }
 }
@@ -47,6 +52,14 @@ impl<K, V, S> TieredCacheBuilder<K, V, S> {
         self
     }
 
+    /// Compresses values in the remote tier. Default: they are stored as their codec writes them. Limits that cannot be are an
+    /// error.
+    #[cfg(feature = "lz4")]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.packing.compression = Some(compression);
+        self
+    }
+
     /// Sets how keys are hashed in the local tier; as [`CacheBuilder::hasher`].
     pub fn hasher<T>(self, hasher: T) -> TieredCacheBuilder<K, V, T> {
         TieredCacheBuilder {
@@ -54,6 +67,7 @@ impl<K, V, S> TieredCacheBuilder<K, V, S> {
             name: self.name,
             local: self.local.hasher(hasher),
             codec: self.codec,
+            packing: self.packing,
         }
     }
 
@@ -116,9 +130,26 @@ impl<K, V, S> TieredCacheBuilder<K, V, S> {
         self.map(|local| local.early_refresh(beta))
     }
 
+    /// Refreshes values ahead of their soft deadline, after a part of the time; as [`CacheBuilder::refresh_ahead`]. The remote
+    /// tier is asked first: of all processes, one refreshes a value.
+    pub fn refresh_ahead(self, part: f64) -> Self {
+        self.map(|local| local.refresh_ahead(part))
+    }
+
+    /// Sets how a value's validator is told; as [`CacheBuilder::validator`]. A load that says
+    /// [`not_modified`](crate::Load::not_modified) costs the remote tier a touch where that does, and not a write.
+    pub fn validator(self, validator: impl Fn(&V) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.map(|local| local.validator(validator))
+    }
+
     /// Answers with the stale value when its refresh fails; as [`CacheBuilder::stale_if_error`].
     pub fn stale_if_error(self, retry_after: Duration) -> Self {
         self.map(|local| local.stale_if_error(retry_after))
+    }
+
+    /// Sets the same for a cache whose refreshes have no caller that could be told of an error, unless it is set already.
+    pub(crate) fn stale_if_error_by_default(self, retry_after: Duration) -> Self {
+        self.map(|local| local.stale_if_error_by_default(retry_after))
     }
 
     /// Sets how long a caller waits for the load of another; as [`CacheBuilder::load_wait`].
@@ -132,6 +163,14 @@ impl<K, V, S> TieredCacheBuilder<K, V, S> {
     /// meanwhile: one that takes long delays invalidations, up to the trust lease.
     pub fn on_removal(self, listener: impl Fn(&K, &V, RemovalCause) + Send + Sync + 'static) -> Self {
         self.map(|local| local.on_removal(listener))
+    }
+}
+
+impl<K, T, S> TieredCacheBuilder<K, Option<T>, S> {
+    /// Keeps the knowledge that there is no value, in both tiers; as [`CacheBuilder::negative_ttl`]. The codec has to write
+    /// `None` too: [`Optional`](crate::Optional) teaches that to one which does not.
+    pub fn negative_ttl(self, ttl: Duration) -> Self {
+        self.map(|local| local.negative_ttl(ttl))
     }
 }
 
@@ -152,13 +191,18 @@ where
                 "codec is not set; set how values are written in the remote tier: RawBytes, Postcard or your own",
             )
         })?;
+        #[cfg(feature = "lz4")]
+        self.packing.compression.map(Compression::check).transpose()?;
         let core = self.namespace.core();
         let keys = core.keys.cache(&self.name).map_err(|error| BuildError::new(error.to_string()))?;
         let local = self.local.build()?;
-        let inbox = Arc::new(Inbox::new(local.store.clone(), keys.root_group(), core.next_sender()));
+        local.store.watch().join(core.keys.namespace());
+        let counters = Arc::<Counters>::default();
+        let inbox = Inbox::new(local.store.clone(), keys.root_group(), core.next_sender(), counters.clone());
+        let inbox = Arc::new(inbox);
         let audience: Weak<Inbox<K, V>> = Arc::downgrade(&inbox);
         core.join(audience);
-        let remote = Remote { keys, codec, counters: Counters::default(), inbox, namespace: self.namespace };
+        let remote = Remote { keys, codec, packing: self.packing, counters, inbox, namespace: self.namespace };
         Ok(TieredCache { local, remote: Arc::new(remote) })
     }
 }

@@ -5,9 +5,12 @@ use std::mem;
 use std::time::Duration;
 
 use super::fetch::{Arrived, Found, Located, PerKey};
+use super::touch::{Record, Renewal};
 use super::{Remote, TieredCache};
+use crate::call::CallOptions;
 use crate::claim::Claim;
-use crate::clock::AtomicDeadline;
+use crate::clock::{AtomicDeadline, Deadline};
+use crate::entry::Freshness;
 use crate::key::ToKey;
 use crate::namespace::core::Standing;
 use crate::namespace::leases::Lease;
@@ -21,6 +24,7 @@ use crate::remote::unexpected;
 use crate::stats::bump;
 use crate::store::Look;
 use crate::sync::Arc;
+use crate::watch::event;
 
 /// How long a stale value is served without another look at the remote tier, while another process refreshes it.
 const REFRESHED_ELSEWHERE: Duration = Duration::from_millis(100);
@@ -34,8 +38,8 @@ pub(super) struct Wanted<'q, Q: ?Sized, K, V> {
 
 /// What the remote tier has to say before a load.
 pub(super) enum Consulted<'q, Q: ?Sized, K, V> {
-    /// There is a value that will do. What is to be copied is in the local tier now.
-    Answer(V),
+    /// There is a value that will do, fresh or stale. What is to be copied is in the local tier now.
+    Answer(V, Freshness),
     /// There is none, or one that this caller is to refresh.
     Load(Claim<K, V>, Ticket),
     /// Another process is about to fill the key.
@@ -60,8 +64,8 @@ enum Target {
     None,
     /// The lease that this load holds.
     Lease(Lease),
-    /// The value that was there before.
-    Value(Cas),
+    /// The value that was there before, and what it takes to renew it instead.
+    Value(Cas, Option<Record>),
 }
 
 impl Ticket {
@@ -78,25 +82,52 @@ impl Ticket {
         match &self.target {
             Target::None => None,
             Target::Lease(lease) => lease.cas(),
-            Target::Value(cas) => Some(*cas),
+            Target::Value(cas, _) => Some(*cas),
         }
     }
 
     /// Returns the version of the value that the result replaces, if it is one.
     pub(super) fn replaces(&self) -> Option<Cas> {
         match self.target {
-            Target::Value(cas) => Some(cas),
+            Target::Value(cas, _) => Some(cas),
             Target::None | Target::Lease(_) => None,
+        }
+    }
+
+    /// Returns what it takes to renew the value that the load has found; `None` where it would have to be written.
+    pub(super) fn renewal(&self) -> Option<Renewal<'_>> {
+        match self.target {
+            Target::Value(cas, Some(record)) => Some(Renewal { at: &self.at, cas, record }),
+            Target::None | Target::Lease(_) | Target::Value(..) => None,
         }
     }
 
     /// Returns until when each lease of the load is renewed, for the load to put off while it runs.
     pub(super) fn held_until(&self) -> impl Iterator<Item = Arc<AtomicDeadline>> {
+        self.leases().map(|lease| lease.held_until().clone())
+    }
+
+    /// Keeps the leases until `until`, for a claim that is held by hand: they are given back then. Returns whether all of them
+    /// are held yet.
+    pub(super) fn keep(&self, until: Deadline) -> bool {
+        self.leases().filter(|lease| !lease.keep(until)).count() == 0
+    }
+
+    /// Passes leases that were kept by hand to what `caller` does now.
+    pub(super) fn pass_to(&mut self, caller: Caller, until: Deadline) {
+        let target = match &mut self.target {
+            Target::Lease(lease) => Some(lease),
+            Target::None | Target::Value(..) => None,
+        };
+        target.into_iter().chain(&mut self.refresh).for_each(|lease| lease.pass_to(caller, until));
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &Lease> {
         let target = match &self.target {
             Target::Lease(lease) => Some(lease),
-            Target::None | Target::Value(_) => None,
+            Target::None | Target::Value(..) => None,
         };
-        target.into_iter().chain(&self.refresh).map(|lease| lease.held_until().clone())
+        target.into_iter().chain(&self.refresh)
     }
 
     pub(super) fn moment(&self) -> Moment {
@@ -114,7 +145,7 @@ impl Ticket {
     pub(super) fn give_back(tickets: impl IntoIterator<Item = Ticket>) {
         let held = |Ticket { target, refresh, .. }| match target {
             Target::Lease(lease) => [Some(lease), refresh],
-            Target::None | Target::Value(_) => [None, refresh],
+            Target::None | Target::Value(..) => [None, refresh],
         };
         Lease::give_back(tickets.into_iter().flat_map(held).flatten().collect());
     }
@@ -126,6 +157,7 @@ enum Verdict<V> {
     /// A value to refresh: the one under the cas. `arrived` is to be copied, for others to be served from.
     Refresh {
         cas: Cas,
+        record: Option<Record>,
         arrived: Option<Arrived<V>>,
         elected: Election,
     },
@@ -152,42 +184,48 @@ where
         &self,
         caller: Caller,
         standing: Standing,
-        wanted: Vec<Wanted<'q, Q, K, V>>,
+        mut wanted: Vec<Wanted<'q, Q, K, V>>,
     ) -> Vec<Consulted<'q, Q, K, V>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
     {
         wanted.iter().for_each(|wanted| self.hold(caller, &wanted.claim, &wanted.at));
         let at: Vec<Located> = wanted.iter().map(|wanted| wanted.at.clone()).collect();
-        let found = self.remote.fetch(caller, &at, Some(self.core().settings.lease)).await;
+        // One for all: whoever consults does so for one call.
+        let own_term = wanted.iter().find_map(|wanted| wanted.claim.own_grace()).map(|grace| grace.max(MIN_LEASE));
+        let lease = self.core().settings.lease;
+        let term = own_term.map_or(lease, |own| own.min(lease));
+        let is_read: Vec<bool> = wanted.iter_mut().map(|wanted| wanted.claim.ask()).collect();
+        let found = self.remote.fetch_for(caller, &at, Some(term), |at| is_read[at]).await;
         let fresh_for: Vec<Option<Duration>> = wanted.iter().map(|wanted| wanted.claim.fresh_for()).collect();
         let grace: Vec<Duration> =
             wanted.iter().map(|wanted| wanted.claim.grace().clamp(MIN_LEASE, MAX_LEASE)).collect();
-        let verdicts = self.remote.settle(caller, &at, found, &fresh_for, &grace).await;
+        let verdicts = self.remote.settle(caller, &at, found, &fresh_for, term, &grace).await;
         let moment = self.core().known.moment();
         let consulted = wanted.into_iter().zip(verdicts).map(|(Wanted { key, claim, at }, verdict)| {
             let ticket = |target, refresh| Ticket { at: at.clone(), target, refresh, moment };
             match verdict {
-                Verdict::Answer(arrived) if standing == Standing::Trusted => {
-                    Consulted::Answer(self.adopt(claim, arrived, None))
+                Verdict::Answer(arrived) => {
+                    Consulted::Answer(self.adopt_if_trusted(standing, claim, arrived, None), Freshness::Fresh)
                 }
-                Verdict::Answer(arrived) => Consulted::Answer(arrived.value),
                 Verdict::Vacant(lease) => {
                     Consulted::Load(claim, ticket(lease.map_or(Target::None, Target::Lease), None))
                 }
-                Verdict::Refresh { cas, arrived, elected: Election::Won(lease), .. } => {
-                    self.refresh(caller, standing, key, claim, arrived, ticket(Target::Value(cas), Some(lease)))
+                Verdict::Refresh { cas, record, arrived, elected: Election::Won(lease) } => {
+                    self.refresh(caller, standing, key, claim, arrived, ticket(Target::Value(cas, record), Some(lease)))
                 }
-                Verdict::Refresh { cas, arrived, elected: Election::Unknown, .. } => {
-                    self.refresh(caller, standing, key, claim, arrived, ticket(Target::Value(cas), None))
+                Verdict::Refresh { cas, record, arrived, elected: Election::Unknown } => {
+                    self.refresh(caller, standing, key, claim, arrived, ticket(Target::Value(cas, record), None))
                 }
                 Verdict::Refresh { arrived: Some(arrived), elected: Election::Lost, .. } => {
-                    Consulted::Answer(self.adopt(claim, arrived, Some(REFRESHED_ELSEWHERE)))
+                    let pause = Some(REFRESHED_ELSEWHERE);
+                    Consulted::Answer(self.adopt_if_trusted(standing, claim, arrived, pause), Freshness::Stale)
                 }
                 // Another process is at it: whoever has an old value is served that.
                 Verdict::Refresh { arrived: None, elected: Election::Lost, .. } | Verdict::Busy => {
+                    let freshness = claim.fresh_for().map_or(Freshness::Stale, |_| Freshness::Fresh);
                     match claim.postpone(REFRESHED_ELSEWHERE) {
-                        Ok(value) => Consulted::Answer(value),
+                        Ok(value) => Consulted::Answer(value, freshness),
                         Err(claim) => Consulted::Busy(Wanted { key, claim, at }),
                     }
                 }
@@ -224,16 +262,18 @@ where
         let Some(arrived) = arrived.filter(|_| claim.stale().is_none() && standing == Standing::Trusted) else {
             return Consulted::Load(claim, ticket);
         };
-        let hash = claim.flight().hash;
+        let (hash, grace) = (claim.flight().hash, claim.own_grace());
         let value = self.adopt(claim, arrived, None);
         match self.glance(standing, hash, key) {
             Look::Stale { claim: Some(claim), .. } | Look::Vacant(claim) => {
+                let claim = claim.with_options(&CallOptions { grace, ..CallOptions::new() });
                 self.hold(caller, &claim, &ticket.at);
                 Consulted::Load(claim, ticket)
             }
             // Overtaken by another caller of this process. The ticket gives back what was taken for it.
-            Look::Fresh(value) | Look::Stale { value, claim: None } => Consulted::Answer(value),
-            Look::Busy(_) => Consulted::Answer(value),
+            Look::Fresh(value) => Consulted::Answer(value, Freshness::Fresh),
+            Look::Stale { value, claim: None } => Consulted::Answer(value, Freshness::Stale),
+            Look::Busy(_) => Consulted::Answer(value, Freshness::Stale),
         }
     }
 }
@@ -246,6 +286,7 @@ impl<K, V: 'static> Remote<K, V> {
         at: &[Located],
         found: PerKey<Found<V>>,
         fresh_for: &[Option<Duration>],
+        term: Duration,
         grace: &[Duration],
     ) -> Vec<Verdict<V>> {
         let mut verdicts = Vec::with_capacity(found.len());
@@ -257,12 +298,12 @@ impl<K, V: 'static> Remote<K, V> {
                 // faster.
                 Found::Fresh(arrived, cas) if fresh_for[index].is_some_and(|left| !arrived.outlasts(left)) => {
                     stale.push(index);
-                    Verdict::Refresh { cas, arrived: None, elected: Election::Unknown }
+                    Verdict::Refresh { cas, record: arrived.record, arrived: None, elected: Election::Unknown }
                 }
                 Found::Fresh(arrived, _) => Verdict::Answer(arrived),
                 Found::Stale(arrived, cas) => {
                     stale.push(index);
-                    Verdict::Refresh { cas, arrived: Some(arrived), elected: Election::Unknown }
+                    Verdict::Refresh { cas, record: arrived.record, arrived: Some(arrived), elected: Election::Unknown }
                 }
                 Found::Vacant(lease) => Verdict::Vacant(lease),
                 Found::Spent(cas) => {
@@ -273,17 +314,23 @@ impl<K, V: 'static> Remote<K, V> {
                 Found::Unknown(_) => Verdict::Vacant(None),
             });
         }
-        self.replace(caller, at, &spent, &mut verdicts).await;
+        self.replace(caller, at, &spent, term, &mut verdicts).await;
         self.elect(caller, at, &stale, grace, &mut verdicts).await;
         verdicts
     }
 
     /// Takes leases in the place of items that may not be used: of several processes, one wins each.
-    async fn replace(&self, caller: Caller, at: &[Located], spent: &[(usize, Cas)], verdicts: &mut [Verdict<V>]) {
+    async fn replace(
+        &self,
+        caller: Caller,
+        at: &[Located],
+        spent: &[(usize, Cas)],
+        term: Duration,
+        verdicts: &mut [Verdict<V>],
+    ) {
         if spent.is_empty() {
             return;
         }
-        let term = self.core().settings.lease;
         let take = Action::Get { value: false, lease: Some(term), touch: None };
         let replace = |&(index, cas): &(usize, Cas)| {
             let key = &at[index].key;
@@ -329,7 +376,7 @@ impl<K, V: 'static> Remote<K, V> {
                 (None, Ok(Reply::Busy(_) | Reply::Hit(_))) => Election::Lost,
                 (None, Ok(_)) => {
                     let error = unexpected("to a claim to refresh a value");
-                    log::debug!("{error}");
+                    event!(debug, "{error}");
                     Election::Unknown
                 }
                 (None, Err(_)) => {

@@ -1,10 +1,11 @@
 //! Reading the remote tier: which of what it holds may be used.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::Remote;
+use super::touch::{LONGEST_INTERVAL, Record};
+use super::{Counters, Remote};
 use crate::clock::real;
 use crate::namespace::leases::Lease;
 use crate::remote::batch::Caller;
@@ -17,6 +18,7 @@ use crate::remote::tier::{Action, Cas, Item, Reply, Route};
 use crate::remote::tokens::{TokenTable, Tokens, USUAL_GROUPS};
 use crate::remote::unexpected;
 use crate::stats::bump;
+use crate::sync::AtomicU64;
 
 /// One whole second: what the store's clock counts, and so how far off its remaining times may be.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -55,14 +57,37 @@ pub(super) struct Arrived<V> {
     pub(super) groups: SmallVec<[u64; USUAL_GROUPS]>,
     pub(super) soft: Option<Duration>,
     pub(super) hard: Option<Duration>,
+    /// How long it was to be fresh in all.
+    pub(super) soft_ttl: Option<Duration>,
     pub(super) load_cost: Duration,
+    /// What it takes to renew the item instead of replacing it. Of reads before a load alone.
+    pub(super) record: Option<Record>,
 }
 
 impl<V> Arrived<V> {
     /// Returns whether this is fresh for longer than a value that is for `left` yet, and so another one. What is left of one
     /// value's time is found to be shorter here, or longer by less than a second.
     pub(super) fn outlasts(&self, left: Duration) -> bool {
-        self.soft.is_none_or(|soft| soft > left.saturating_add(TICK))
+        // Of values that are fresh for ever, none is known to be another.
+        left != Duration::MAX && self.soft.is_none_or(|soft| soft > left.saturating_add(TICK))
+    }
+}
+
+/// One read of the remote tier.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    /// Where it is counted, if it is one of the user's.
+    counters: &'a Counters,
+    is_read: bool,
+    /// When it was sent, if it is for a load.
+    asked: Option<Instant>,
+}
+
+impl Reading<'_> {
+    fn count(self, counter: impl FnOnce(&Counters) -> &AtomicU64) {
+        if self.is_read {
+            bump(counter(self.counters));
+        }
     }
 }
 
@@ -81,6 +106,18 @@ impl<K, V: 'static> Remote<K, V> {
     /// Returns what the remote tier holds under each key. With `lease`, keys that it has nothing for are claimed for this
     /// process for so long.
     pub(super) async fn fetch(&self, caller: Caller, keys: &[Located], lease: Option<Duration>) -> PerKey<Found<V>> {
+        self.fetch_for(caller, keys, lease, |_| true).await
+    }
+
+    /// Fetches as [`fetch`](Self::fetch) does, and counts as reads of the user's those alone of which `is_read` says so, by their
+    /// place. A failure counts in any case.
+    pub(super) async fn fetch_for(
+        &self,
+        caller: Caller,
+        keys: &[Located],
+        lease: Option<Duration>,
+        is_read: impl Fn(usize) -> bool,
+    ) -> PerKey<Found<V>> {
         if keys.is_empty() {
             return PerKey::new();
         }
@@ -88,6 +125,7 @@ impl<K, V: 'static> Remote<K, V> {
         let action = Action::Get { value: true, lease, touch: None };
         let requests: Requests = keys.iter().map(|at| Request::new(at.key.clone(), Route::ByKey, action)).collect();
         // Before the read: what is owed now may be paid, by another caller, between the read and the look at its answer.
+        let asked = lease.map(|_| real::now());
         let owed: PerKey<bool> = keys.iter().map(|at| core.owes_item(&at.key)).collect();
         let replies = core.run(caller, requests).await;
         // At once, so that what follows gives them back if it comes to nothing. Also those that nobody has asked for: where an
@@ -105,9 +143,12 @@ impl<K, V: 'static> Remote<K, V> {
             })
             .collect();
         let tokens = self.tokens_for(caller, &views).await;
-        let judged = replies.iter().zip(owed).zip(&views).zip(&mut leases);
+        let judged = replies.iter().zip(owed).zip(&views).zip(&mut leases).enumerate();
         judged
-            .map(|(((reply, owed), view), lease)| self.judge(reply, owed, view.as_ref(), tokens.as_ref(), lease.take()))
+            .map(|(at, (((reply, owed), view), lease))| {
+                let reading = Reading { counters: &self.counters, is_read: is_read(at), asked };
+                self.judge(reading, reply, owed, view.as_ref(), tokens.as_ref(), lease.take())
+            })
             .collect()
     }
 
@@ -143,15 +184,15 @@ impl<K, V: 'static> Remote<K, V> {
     /// Decides what a reply is worth, and counts it.
     fn judge(
         &self,
+        reading: Reading<'_>,
         reply: &Result<Reply, RemoteError>,
         owed: bool,
         view: Option<&View<'_>>,
         tokens: Result<&TokenTable, &RemoteError>,
         lease: Option<Lease>,
     ) -> Found<V> {
-        let counters = &self.counters;
         let failed = |error| {
-            bump(&counters.errors);
+            bump(&reading.counters.errors);
             Found::Unknown(error)
         };
         let found = match reply {
@@ -160,10 +201,10 @@ impl<K, V: 'static> Remote<K, V> {
                 Found::Unknown(RemoteError::new(RemoteErrorKind::Unavailable, message))
             }
             Ok(Reply::Hit(item)) => match (view, tokens) {
-                (Some(view), Ok(tokens)) => self.judge_value(item, view, tokens),
+                (Some(view), Ok(tokens)) => self.judge_value(reading, item, view, tokens),
                 (Some(_), Err(error)) => failed(error.clone()),
                 (None, _) => {
-                    bump(&counters.unreadable);
+                    reading.count(|counters| &counters.unreadable);
                     Found::Spent(item.cas)
                 }
             },
@@ -172,7 +213,7 @@ impl<K, V: 'static> Remote<K, V> {
             Ok(_) => failed(unexpected("to a read")),
             Err(error) => failed(error.clone()),
         };
-        bump(match found {
+        reading.count(|counters| match found {
             Found::Fresh(..) => &counters.hits_fresh,
             Found::Stale(..) => &counters.hits_stale,
             _ => &counters.misses,
@@ -180,18 +221,18 @@ impl<K, V: 'static> Remote<K, V> {
         found
     }
 
-    fn judge_value(&self, item: &Item, view: &View<'_>, tokens: &TokenTable) -> Found<V> {
+    fn judge_value(&self, reading: Reading<'_>, item: &Item, view: &View<'_>, tokens: &TokenTable) -> Found<V> {
         let roots = self.roots();
         // A value without the roots would outlive every `clear`: no cache writes one.
         let rooted = roots.iter().all(|root| view.groups().any(|group| group.group_hash == *root));
         let alive = rooted && view.groups().all(|group| tokens.get(group.group_hash).hard == Some(group.hard));
         let groups = view.groups().map(|group| group.group_hash).filter(|hash| !roots.contains(hash)).collect();
         let (true, Some((soft, hard))) = (alive, left(&view.header, item.expires_in)) else {
-            bump(&self.counters.dead);
+            reading.count(|counters| &counters.dead);
             return Found::Spent(item.cas);
         };
-        let Ok(value) = view.value(&*self.codec) else {
-            bump(&self.counters.unreadable);
+        let Ok(value) = view.value(&*self.codec, self.packing) else {
+            reading.count(|counters| &counters.unreadable);
             return Found::Spent(item.cas);
         };
         let expired = view.groups().any(|group| tokens.get(group.group_hash).soft != Some(group.soft));
@@ -201,7 +242,9 @@ impl<K, V: 'static> Remote<K, V> {
             groups,
             soft: if stale { Some(Duration::ZERO) } else { soft },
             hard,
+            soft_ttl: view.header.soft_ttl.get(),
             load_cost: Duration::from_micros(view.header.load_cost_us.into()),
+            record: reading.asked.and_then(|asked| Record::of(item, &view.header, asked)),
         };
         if stale { Found::Stale(arrived, item.cas) } else { Found::Fresh(arrived, item.cas) }
     }
@@ -225,14 +268,22 @@ pub(super) fn unix_ms() -> u64 {
     u64::try_from(real::since_epoch().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns how long a value is from its soft and its hard deadline; `None` if it is past the latter.
+/// Returns how long a value is from its soft and its hard deadline; `None` if it is past the latter, or nobody knows.
 ///
 /// The store counts down from [`kept_for`] in whole seconds, by a clock that all readers share. A value is taken for as old as
 /// it can be. Only what never expires has to be dated by the writer's clock.
-fn left(header: &Header, expires_in: Option<Duration>) -> Option<(Option<Duration>, Option<Duration>)> {
+pub(super) fn left(header: &Header, expires_in: Option<Duration>) -> Option<(Option<Duration>, Option<Duration>)> {
     let (soft, hard) = (header.soft_ttl.get(), header.hard_ttl.get());
     let age = match (hard, expires_in) {
-        (Some(hard), Some(expires_in)) => kept_for(hard).saturating_sub(expires_in) + TICK,
+        (Some(hard), Some(expires_in)) => {
+            let kept_for = kept_for(hard);
+            // Whoever wrote it asked for less. A touch was meant for another item, and nobody knows how old this one is. What is
+            // to be kept for longer than the limit was reckoned by the writer's clock.
+            if expires_in > kept_for + TICK && kept_for <= LONGEST_INTERVAL {
+                return None;
+            }
+            kept_for.saturating_sub(expires_in) + TICK
+        }
         _ => Duration::from_millis(unix_ms().saturating_sub(header.created_ms)),
     };
     let soft = soft.map(|soft| soft.saturating_sub(age));

@@ -1,5 +1,6 @@
 //! What a cache does about news from other processes.
 
+use super::Counters;
 use super::index::{Note, WireIndex};
 use crate::broadcast::journal::Moved;
 use crate::entry::Entry;
@@ -16,11 +17,14 @@ pub(super) struct Inbox<K, V> {
     root: u64,
     /// Who this cache is in the journal: another of the same name in this process is somebody else.
     pub(super) sender: u64,
+    /// What the remote tier has done for the cache.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes it"))]
+    counters: Arc<Counters>,
 }
 
 impl<K, V> Inbox<K, V> {
-    pub(super) fn new(store: Arc<Store<K, V>>, root: u64, sender: u64) -> Self {
-        Inbox { store, index: WireIndex::new(), root, sender }
+    pub(super) fn new(store: Arc<Store<K, V>>, root: u64, sender: u64, counters: Arc<Counters>) -> Self {
+        Inbox { store, index: WireIndex::new(), root, sender, counters }
     }
 
     /// Notes under which hash the local tier knows a key, for news to find it. What stands in the local tier for the key has
@@ -69,5 +73,10 @@ where
         if group == self.root && bump == Bump::Kill {
             self.store.clear();
         }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn publish(&self) {
+        crate::watch::publish_tiers(&self.store, self.counters.snapshot());
     }
 }

@@ -9,13 +9,15 @@ use super::TieredCache;
 use super::consult::{Consulted, Ticket, Wanted};
 use super::write::Sent;
 use crate::batch::Batch;
-use crate::claim::Claim;
+use crate::call::CallOptions;
+use crate::claim::{Claim, Fill, into_value};
 use crate::clock::{AtomicDeadline, Deadline, real};
 use crate::entry::Entry;
-use crate::error::LoadError;
+use crate::error::{LoadError, LoadErrorKind};
 use crate::flight::{Flight, Joined, Leading};
 use crate::key::ToKey;
-use crate::load::Step;
+use crate::limit::{Limit, Stake, within};
+use crate::load::{Patience, Step};
 use crate::namespace::core::Standing;
 use crate::options::Load;
 use crate::remote::batch::Caller;
@@ -23,10 +25,69 @@ use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::RemoteKey;
 use crate::stats::bump;
 use crate::store::Look;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 
 /// How long a caller pauses before it asks again for what another process loads: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
+/// Who runs a load.
+#[derive(Clone, Copy)]
+pub(super) struct Leader<'l> {
+    /// Who asks the remote tier for it.
+    pub(super) caller: Caller,
+    /// Whether the loader keeps the thread that polls it, and so cannot vanish.
+    pub(super) blocks: bool,
+    /// How long the load may take. Leases are given back in the background then: by whoever gives it up.
+    pub(super) limit: Option<&'l Arc<Limit>>,
+}
+
+impl From<Caller> for Leader<'_> {
+    fn from(caller: Caller) -> Self {
+        Leader { caller, blocks: matches!(caller, Caller::Thread), limit: None }
+    }
+}
+
+/// What the remote tier had to say before a load, in the end.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart as soon as it is returned")]
+pub(super) enum Prepared<K, V> {
+    Answer(V),
+    Load(Claim<K, V>, Ticket),
+}
+
+/// The tickets of a load under way, within the reach of who gives it up.
+struct Tickets(Mutex<Option<Vec<Ticket>>>);
+
+impl Tickets {
+    /// Puts the claims and the tickets of a load under its limit, if it has one.
+    fn under<'c, K, V>(
+        leader: Leader<'_>,
+        claims: impl IntoIterator<Item = &'c Claim<K, V>>,
+        mut tickets: Vec<Ticket>,
+    ) -> Arc<Tickets>
+    where
+        K: Send + Sync + 'static,
+        V: Send + Sync + 'static,
+    {
+        let Some(limit) = leader.limit else { return Arc::new(Tickets(Mutex::new(Some(tickets)))) };
+        tickets.iter_mut().for_each(|ticket| ticket.pass_to(Caller::Task, limit.at()));
+        let tickets = Arc::new(Tickets(Mutex::new(Some(tickets))));
+        limit.cover(tickets.clone());
+        claims.into_iter().for_each(|claim| claim.submit_to(limit));
+        tickets
+    }
+
+    /// Returns the tickets, with which the load goes on; `None` if it was given up.
+    fn take(&self) -> Option<Vec<Ticket>> {
+        self.0.lock().take()
+    }
+}
+
+impl Stake for Tickets {
+    fn give_up(&self, _allowed: Duration) {
+        let tickets = self.take();
+        Ticket::give_back(tickets.into_iter().flatten());
+    }
+}
 
 /// A load that has ended, with a value or without.
 struct Loaded<K, V> {
@@ -55,6 +116,7 @@ where
         caller: Caller,
         key: &Q,
         first: Option<Step<K, V>>,
+        options: CallOptions,
         loader: F,
     ) -> Result<V, LoadError<E>>
     where
@@ -64,18 +126,18 @@ where
         Fut: Future<Output = Result<V, E>>,
     {
         let hash = self.local.hash(key);
-        let mut patience = None;
-        let mut standing = Standing::Trusted;
+        let mut patience = self.local.patience(options.hard_timeout);
+        let mut standing = if options.skip_remote { Standing::CutOff } else { Standing::Trusted };
         let mut step = first;
         loop {
             let next = match step.take() {
                 Some(step) => step,
                 None => {
-                    standing = self.core().standing(caller).await;
+                    standing = self.standing_for(caller, options).await;
                     if standing == Standing::Refused {
                         return Err(LoadError::untrusted());
                     }
-                    self.local.step(self.glance_to_load(standing, hash, key))?
+                    self.local.step(self.glance_to_load(standing, hash, key, options))?
                 }
             };
             match next {
@@ -86,29 +148,87 @@ where
                     }
                 }
                 Step::Run(claim) => {
+                    // What a thread runs on its stack cannot be ended.
+                    let allowed = options.hard_timeout.filter(|_| matches!(caller, Caller::Task));
+                    let limited = allowed.map(|allowed| claim.limit(allowed));
+                    let fallback = claim.fallback();
                     let wanted = Wanted { key, claim, at: self.remote.locate(key) };
-                    if standing == Standing::CutOff {
-                        let (claim, ticket) = self.without_remote(caller, wanted);
-                        return self.run_one(caller, claim, ticket, loader).await;
-                    }
-                    let mut wanted = vec![wanted];
-                    let mut pauses = self.pauses();
-                    loop {
-                        match self.consult(caller, standing, wanted).await.pop() {
-                            Some(Consulted::Answer(value)) => return Ok(value),
-                            Some(Consulted::Load(claim, ticket)) => {
-                                return self.run_one(caller, claim, ticket, loader).await;
-                            }
-                            Some(Consulted::Busy(busy)) if pauses.pause().await => wanted = vec![busy],
-                            // The other process has had its time: this one loads for itself alone.
-                            Some(Consulted::Busy(busy)) => {
-                                let (claim, ticket) = self.without_remote(caller, busy);
-                                return self.run_one(caller, claim, ticket, loader).await;
-                            }
-                            None => unreachable!("each key that is asked about has an answer"),
+                    let limit = limited.as_ref().map(|limited| limited.limit().clone());
+                    let leader = Leader { limit: limit.as_ref(), ..caller.into() };
+                    let load = self.load_claimed(leader, standing, wanted, options, loader);
+                    return match within(limited, load).await {
+                        Err(error) if matches!(error.kind(), LoadErrorKind::TimedOut) => {
+                            fallback.answer(&self.local.store).ok_or(error)
                         }
-                    }
+                        loaded => loaded,
+                    };
                 }
+            }
+        }
+    }
+
+    /// Returns the value for a key that this caller has claimed, from the remote tier or from `loader`.
+    pub(super) async fn load_claimed<Q, E, F, Fut>(
+        &self,
+        leader: impl Into<Leader<'_>>,
+        standing: Standing,
+        wanted: Wanted<'_, Q, K, V>,
+        options: CallOptions,
+        loader: F,
+    ) -> Result<V, LoadError<E>>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+        E: Send + Sync + 'static,
+        F: FnOnce(Load<V>) -> Fut,
+        Fut: Future<Output = Result<V, E>>,
+    {
+        let leader = leader.into();
+        match self.consult_claimed(leader.caller, standing, wanted, options).await {
+            Prepared::Answer(value) => Ok(value),
+            Prepared::Load(claim, ticket) => self.run_one(leader, claim, ticket, loader).await,
+        }
+    }
+
+    /// Asks the remote tier for a key that this caller has claimed, until that has an answer or leaves the load to the caller.
+    pub(super) async fn consult_claimed<Q>(
+        &self,
+        caller: Caller,
+        standing: Standing,
+        mut wanted: Wanted<'_, Q, K, V>,
+        options: CallOptions,
+    ) -> Prepared<K, V>
+    where
+        Q: Hash + ToKey<K> + RemoteKey + ?Sized,
+    {
+        // What passes the local tier by is not copied, as where a copy would not be served.
+        let standing = if options.skip_local && standing == Standing::Trusted { Standing::Lapsed } else { standing };
+        let mut pauses = match standing {
+            Standing::CutOff => Pauses::none(),
+            Standing::Trusted | Standing::Lapsed | Standing::Refused => self.pauses(options.hard_timeout),
+        };
+        loop {
+            let consulted = match standing {
+                Standing::CutOff => Some(Consulted::Busy(wanted)),
+                Standing::Trusted | Standing::Lapsed | Standing::Refused => {
+                    self.consult(caller, standing, vec![wanted]).await.pop()
+                }
+            };
+            match consulted {
+                Some(Consulted::Answer(value, _)) => return Prepared::Answer(value),
+                Some(Consulted::Load(claim, ticket)) => {
+                    return match claim.stale().filter(|_| options.no_refresh) {
+                        // The stale value of the remote tier will do. The ticket gives back what was taken to refresh it.
+                        Some(value) => Prepared::Answer(value.clone()),
+                        None => Prepared::Load(claim, ticket),
+                    };
+                }
+                Some(Consulted::Busy(busy)) if pauses.pause().await => wanted = busy,
+                // The other process has had its time: this one loads for itself alone.
+                Some(Consulted::Busy(busy)) => {
+                    let (claim, ticket) = self.without_remote(caller, busy);
+                    return Prepared::Load(claim, ticket);
+                }
+                None => unreachable!("each key that is asked about has an answer"),
             }
         }
     }
@@ -130,12 +250,15 @@ where
         let keys: Vec<&Q> = keys.into_iter().collect();
         let mut answers: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let mut loader = Some(loader);
-        let mut patience = None;
+        let mut patience = self.local.patience(None);
         let mut open: Vec<usize> = (0..keys.len()).collect();
         let mut is_first = true;
         while !open.is_empty() {
             let standing = self.core().standing(caller).await;
             if standing == Standing::Refused {
+                if is_first {
+                    open.iter().for_each(|_| self.local.count(&Look::Busy(None)));
+                }
                 return Err(LoadError::untrusted());
             }
             let mut wanted: Vec<Wanted<'_, Q, K, V>> = Vec::new();
@@ -143,7 +266,7 @@ where
             let mut awaited: Vec<(usize, Joined<K, V>)> = Vec::new();
             for at in std::mem::take(&mut open) {
                 let key = keys[at];
-                let look = self.glance_to_load(standing, self.local.hash(key), key);
+                let look = self.glance_to_load(standing, self.local.hash(key), key, CallOptions::new());
                 if is_first {
                     self.local.count(&look);
                 }
@@ -168,7 +291,8 @@ where
                 }
             }
             is_first = false;
-            for (places, answer) in self.load_wanted(caller, standing, wanted, places, &mut loader).await? {
+            let next = &mut || loader.take();
+            for (places, answer) in self.load_wanted(caller, standing, wanted, places, next).await? {
                 places.into_iter().for_each(|at| answers[at] = answer.clone());
             }
             for (at, joined) in awaited {
@@ -185,13 +309,15 @@ where
 
     /// Sees to keys that this caller has claimed, until each has an answer. What no other process is at is loaded first: two
     /// that wait for each other's keys would otherwise do so until one gives up.
-    async fn load_wanted<Q, P, E, F, Fut>(
+    ///
+    /// `next` returns the loader for as often as that may run.
+    pub(super) async fn load_wanted<Q, P, E, F, Fut>(
         &self,
-        caller: Caller,
+        leader: impl Into<Leader<'_>>,
         standing: Standing,
         mut wanted: Vec<Wanted<'_, Q, K, V>>,
         mut places: Vec<P>,
-        loader: &mut Option<F>,
+        next: &mut impl FnMut() -> Option<F>,
     ) -> Result<Vec<(P, Option<V>)>, LoadError<E>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
@@ -199,8 +325,10 @@ where
         F: FnOnce(Batch<K, V>) -> Fut,
         Fut: Future<Output = Result<Vec<(K, V)>, E>>,
     {
+        let leader = leader.into();
+        let caller = leader.caller;
         let mut answers = Vec::with_capacity(wanted.len());
-        let mut pauses = if standing == Standing::CutOff { Pauses::none() } else { self.pauses() };
+        let mut pauses = if standing == Standing::CutOff { Pauses::none() } else { self.pauses(None) };
         let mut cancelled = false;
         while !wanted.is_empty() {
             let keys: Vec<&Q> = wanted.iter().map(|wanted| wanted.key).collect();
@@ -214,7 +342,7 @@ where
             let (mut loads, mut loaded_places, mut busy_places) = (Vec::new(), Vec::new(), Vec::new());
             for ((consulted, place), key) in consulted.into_iter().zip(std::mem::take(&mut places)).zip(keys) {
                 match consulted {
-                    Consulted::Answer(value) => answers.push((place, Some(value))),
+                    Consulted::Answer(value, _) => answers.push((place, Some(value))),
                     Consulted::Load(claim, ticket) => {
                         loads.push((key, claim, ticket));
                         loaded_places.push(place);
@@ -236,9 +364,9 @@ where
                 }
             }
             if !loads.is_empty() {
-                match loader.take() {
+                match next() {
                     Some(loader) => {
-                        let loaded = self.run_many(caller, loads, loader).await?;
+                        let loaded = self.run_many(leader, loads, loader).await?;
                         answers.extend(loaded_places.into_iter().zip(loaded));
                     }
                     // The load of another process was given up, and the loader has run already.
@@ -250,9 +378,9 @@ where
     }
 
     /// Runs a loader for one key, and writes its result through.
-    async fn run_one<E, F, Fut>(
+    pub(super) async fn run_one<E, F, Fut>(
         &self,
-        caller: Caller,
+        leader: impl Into<Leader<'_>>,
         mut claim: Claim<K, V>,
         ticket: Ticket,
         loader: F,
@@ -262,14 +390,18 @@ where
         F: FnOnce(Load<V>) -> Fut,
         Fut: Future<Output = Result<V, E>>,
     {
+        let leader = leader.into();
+        let leases = ticket.held_until().collect();
+        let tickets = Tickets::under(leader, [&claim], vec![ticket]);
         let load = claim.begin();
         let stopwatch = self.core().clock.stopwatch();
-        let result = self.lead(caller, &[claim.flight().clone()], ticket.held_until().collect(), || loader(load)).await;
+        let result = self.lead(leader, &[claim.flight().clone()], leases, || loader(load)).await;
         let took = stopwatch.elapsed();
+        let Some(ticket) = tickets.take().and_then(|mut tickets| tickets.pop()) else { return Err(given_up(leader)) };
         self.local.store.tally().loaded(took, result.is_ok());
         match result {
             Ok(value) => {
-                self.finish(caller, vec![Loaded { claim, ticket, value: Some(value.clone()) }], took).await;
+                self.finish(leader.caller, vec![Loaded { claim, ticket, value: Some(value.clone()) }], took).await;
                 Ok(value)
             }
             Err(error) => claim.fail(Arc::new(error)),
@@ -277,10 +409,10 @@ where
     }
 
     /// Runs a loader for several keys, and writes its results through; returns them in the order of the keys.
-    async fn run_many<Q, E, F, Fut>(
+    pub(super) async fn run_many<Q, E, F, Fut>(
         &self,
-        caller: Caller,
-        mut loads: Vec<(&Q, Claim<K, V>, Ticket)>,
+        leader: impl Into<Leader<'_>>,
+        loads: Vec<(&Q, Claim<K, V>, Ticket)>,
         loader: F,
     ) -> Result<Vec<Option<V>>, LoadError<E>>
     where
@@ -289,29 +421,38 @@ where
         F: FnOnce(Batch<K, V>) -> Fut,
         Fut: Future<Output = Result<Vec<(K, V)>, E>>,
     {
-        let batch = Batch::new(loads.iter_mut().map(|(key, claim, _)| (key.to_key(), claim.begin())).collect());
-        let flights: Vec<_> = loads.iter().map(|(_, claim, _)| claim.flight().clone()).collect();
+        let leader = leader.into();
+        let (mut claims, tickets): (Vec<_>, Vec<_>) =
+            loads.into_iter().map(|(key, claim, ticket)| ((key, claim), ticket)).unzip();
+        let leases = tickets.iter().flat_map(Ticket::held_until).collect();
+        let tickets = Tickets::under(leader, claims.iter().map(|(_, claim)| claim), tickets);
+        let batch = Batch::new(claims.iter_mut().map(|(key, claim)| (key.to_key(), claim.begin())).collect());
+        let flights: Vec<_> = claims.iter().map(|(_, claim)| claim.flight().clone()).collect();
         let stopwatch = self.core().clock.stopwatch();
-        let leases = loads.iter().flat_map(|(_, _, ticket)| ticket.held_until()).collect();
-        let result = self.lead(caller, &flights, leases, || loader(batch)).await;
+        let result = self.lead(leader, &flights, leases, || loader(batch)).await;
         let took = stopwatch.elapsed();
+        let Some(tickets) = tickets.take() else { return Err(given_up(leader)) };
+        let claims = claims.into_iter().map(|(_, claim)| claim);
         // The batch counts as one load, whose time is that of all its keys.
         self.local.store.tally().loaded(took, result.is_ok());
         match result {
             Ok(pairs) => {
                 let mut values: std::collections::HashMap<K, V, ahash::RandomState> = pairs.into_iter().collect();
-                let values: Vec<Option<V>> = loads.iter().map(|(_, claim, _)| values.remove(claim.key())).collect();
-                let loaded = loads.into_iter().zip(values.clone());
-                let loaded = loaded.map(|((_, claim, ticket), value)| Loaded { claim, ticket, value }).collect();
-                self.finish(caller, loaded, took).await;
-                Ok(values)
+                let absent = || self.local.store.settings.absence.as_ref().map(|absence| (absence.make)());
+                let mut answers = Vec::with_capacity(tickets.len());
+                let loaded = claims.zip(tickets).map(|(claim, ticket)| {
+                    let value = values.remove(claim.key()).or_else(absent);
+                    answers.push(value.clone());
+                    Loaded { claim, ticket, value }
+                });
+                let loaded = loaded.collect();
+                self.finish(leader.caller, loaded, took).await;
+                Ok(answers)
             }
             Err(error) => {
                 let error = Arc::new(error);
                 // Every claim fails before the first error is returned.
-                let (claims, tickets): (Vec<_>, Vec<_>) =
-                    loads.into_iter().map(|(_, claim, ticket)| (claim, ticket)).unzip();
-                let answers: Vec<_> = claims.into_iter().map(|claim| claim.fail(error.clone()).map(Some)).collect();
+                let answers: Vec<_> = claims.map(|claim| claim.fail(error.clone()).map(Some)).collect();
                 Ticket::give_back(tickets);
                 answers.into_iter().collect()
             }
@@ -322,18 +463,17 @@ where
     /// asks for their keys from within would wait for itself.
     async fn lead<Fut: Future>(
         &self,
-        caller: Caller,
+        leader: Leader<'_>,
         flights: &[Arc<Flight<K, V>>],
         leases: Vec<Arc<AtomicDeadline>>,
         start: impl FnOnce() -> Fut,
     ) -> Fut::Output {
         let settings = &self.local.store.settings;
         let hold = || {
-            let until = match caller {
-                // The holder is here, on this stack: it cannot vanish.
-                Caller::Thread => Deadline::NEVER,
-                Caller::Task => Deadline::after(settings.clock.now(), settings.grace),
-            };
+            // On a stack the holder cannot vanish. A load that outlives its limit loses what it holds all the same.
+            let until =
+                if leader.blocks { Deadline::NEVER } else { Deadline::after(settings.clock.now(), settings.grace) };
+            let until = leader.limit.map_or(until, |limit| until.min(limit.at()));
             flights.iter().for_each(|flight| flight.held_until.set(until));
             leases.iter().for_each(|held_until| held_until.set(until));
         };
@@ -371,50 +511,70 @@ where
                 continue;
             } else {
                 // Overtaken by an invalidation in this process: it is not sent at all.
-                self.fenced(claim, &entry);
+                let _ = self.fenced(claim, entry);
             }
             over.push(ticket);
         }
         let sent = if outgoing.is_empty() { Vec::new() } else { self.send_loads(caller, &outgoing).await };
-        for (Outgoing { claim, mut ticket, entry }, sent) in outgoing.into_iter().zip(sent) {
-            match sent {
-                Sent::Stored => {
-                    bump(&self.remote.counters.stores);
-                    ticket.filled();
-                    let _ = claim.commit(entry);
-                }
-                // By another process the item has changed, or a token has.
-                Sent::Fenced | Sent::Overtaken => {
-                    bump(&self.remote.counters.fences);
-                    self.fenced(claim, &entry);
-                }
-                // Not written there, perhaps, but nothing says that the value is out of date.
-                Sent::Failed(error) => {
-                    bump(&self.remote.counters.errors);
-                    if let Some(cas) = ticket.replaces().filter(|_| is_hopeless(&error)) {
-                        // What the remote tier will never take is older there than here.
-                        self.remote.abandon(caller, ticket.key(), cas).await;
-                    }
-                    let _ = claim.commit(entry);
-                }
-            }
+        for (outgoing, sent) in outgoing.into_iter().zip(sent) {
+            let (ticket, _) = self.conclude_load(caller, outgoing, sent).await;
             over.push(ticket);
         }
         Ticket::give_back(over);
     }
 
-    fn fenced(&self, claim: Claim<K, V>, entry: &Entry<K, V>) {
-        self.local.store.tally().count(|counters| &counters.fences);
-        claim.refuse(entry);
+    /// Stores in the local tier what was sent to the remote one, as far as that has taken it. Returns the ticket, to be given
+    /// back, and what has become of the value in both tiers.
+    pub(super) async fn conclude_load(
+        &self,
+        caller: Caller,
+        Outgoing { claim, mut ticket, entry }: Outgoing<K, V>,
+        sent: Sent,
+    ) -> (Ticket, Fill<V>) {
+        let counters = &self.remote.counters;
+        let fill = match sent {
+            Sent::Stored => {
+                ticket.filled();
+                match claim.commit(entry) {
+                    // The local tier takes nothing of its size, or of this call; the remote one has it.
+                    Fill::Rejected(_) => Fill::Stored,
+                    fill => fill,
+                }
+            }
+            // By another process the item has changed, or a token has.
+            Sent::Fenced | Sent::Overtaken => {
+                bump(&counters.fences);
+                self.fenced(claim, entry)
+            }
+            // Not written there, perhaps, but nothing says that the value is out of date.
+            Sent::Failed(error) => {
+                bump(&counters.errors);
+                if let Some(cas) = ticket.replaces().filter(|_| is_hopeless(&error)) {
+                    // What the remote tier will never take is older there than here.
+                    self.remote.abandon(caller, ticket.key(), cas).await;
+                }
+                claim.commit(entry)
+            }
+        };
+        (ticket, fill)
+    }
+
+    /// Ends a claim whose value an invalidation has overtaken, and hands that back.
+    pub(super) fn fenced(&self, claim: Claim<K, V>, entry: Arc<Entry<K, V>>) -> Fill<V> {
+        if !claim.flight().is_given_up() {
+            self.local.store.tally().count(|counters| &counters.fences);
+        }
+        claim.refuse(&entry);
+        Fill::Fenced(into_value(entry))
     }
 
     /// Looks at the local tier as far as it counts now, and joins no load that is outdated.
-    fn glance_to_load<Q>(&self, standing: Standing, hash: u64, key: &Q) -> Look<K, V>
+    pub(super) fn glance_to_load<Q>(&self, standing: Standing, hash: u64, key: &Q, options: CallOptions) -> Look<K, V>
     where
         Q: ToKey<K> + ?Sized,
     {
         loop {
-            match self.glance(standing, hash, key) {
+            match self.glance_with(standing, hash, key, options) {
                 Look::Busy(Some(joined)) if standing != Standing::Trusted && self.is_outdated(&joined) => {
                     self.local.store.retract(&joined.flight);
                 }
@@ -431,11 +591,11 @@ where
     }
 
     /// Waits for the load of another caller of this process.
-    async fn wait<E>(
+    pub(super) async fn wait<E>(
         &self,
         caller: Caller,
         joined: &Joined<K, V>,
-        patience: &mut Option<Deadline>,
+        patience: &mut Patience,
     ) -> Result<Option<V>, LoadError<E>>
     where
         E: Send + Sync + 'static,
@@ -450,9 +610,15 @@ where
     ///
     /// They end after half of the time that callers of this process wait for each other, so that those who wait for this one
     /// still have as long for its own load then.
-    fn pauses(&self) -> Pauses {
-        Pauses { next: PAUSES.0, left: self.local.store.settings.load_wait / 2 }
+    fn pauses(&self, hard_timeout: Option<Duration>) -> Pauses {
+        let half = self.local.store.settings.load_wait / 2;
+        Pauses::within(hard_timeout.map_or(half, |timeout| timeout.min(half)))
     }
+}
+
+/// Returns the error of a load that was given up while its loader ran.
+fn given_up<E>(leader: Leader<'_>) -> LoadError<E> {
+    LoadError::timed_out(leader.limit.map_or(Duration::ZERO, |limit| limit.allowed()))
 }
 
 /// Returns whether the remote tier will never take a value.
@@ -461,19 +627,24 @@ fn is_hopeless(error: &RemoteError) -> bool {
 }
 
 /// Pauses that become longer, up to a limit for all together. They count real time, as leases do.
-struct Pauses {
+pub(super) struct Pauses {
     next: Duration,
     left: Duration,
 }
 
 impl Pauses {
+    /// Returns pauses that end after `limit`.
+    pub(super) fn within(limit: Duration) -> Pauses {
+        Pauses { next: PAUSES.0, left: limit }
+    }
+
     /// Returns no pause at all, for a caller that has nobody to ask.
     fn none() -> Pauses {
         Pauses { next: Duration::ZERO, left: Duration::ZERO }
     }
 
     /// Pauses, or returns `false` at once if there is no time left.
-    async fn pause(&mut self) -> bool {
+    pub(super) async fn pause(&mut self) -> bool {
         if self.left.is_zero() {
             return false;
         }

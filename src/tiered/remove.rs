@@ -17,6 +17,9 @@ use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Action, Reply, Route};
 use crate::remote::unexpected;
 
+/// How many keys that are not to be kept are removed with one exchange: what one write carries.
+const REMOVED_AT_ONCE: usize = 256;
+
 /// What a caller does to keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
@@ -59,6 +62,19 @@ where
     {
         let keys: Vec<&Q> = keys.into_iter().collect();
         self.change(caller, &keys, Change::Remove).await
+    }
+
+    /// Removes the values that the local tier has and `keep` does not want, from both tiers.
+    pub(super) async fn retain_all(&self, caller: Caller, keep: impl Fn(&K, &V) -> bool) -> Bump {
+        let mut bump = Bump::Acknowledged;
+        for shard in 0..self.local.store.shards() {
+            let mut entries = self.local.store.snapshot(shard);
+            entries.retain(|entry| !keep(&entry.key, &entry.value));
+            for part in entries.chunks(REMOVED_AT_ONCE) {
+                bump = bump.and(self.remove_all(caller, part.iter().map(|entry| &entry.key)).await);
+            }
+        }
+        bump
     }
 
     /// Makes the value for `key` stale in both tiers.

@@ -6,14 +6,14 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::TieredCache;
-use crate::entry::EntryInfo;
-use crate::namespace::LostTrust;
+use crate::entry::{Entry, EntryInfo, Freshness};
 use crate::remote::key::RemoteKey;
 use crate::stats::Stats;
+use crate::sync::Arc;
 
 /// A view of the local tier alone: hits only, and no call in it ever waits for I/O or a loader.
 ///
-/// Where the trust lease has lapsed, it answers as [`LostTrust`] says: with `Revalidate`, what this process
+/// Where the trust lease has lapsed, it answers as [`LostTrust`](crate::LostTrust) says: with `Revalidate`, what this process
 /// has loaded or inserted within the time of the lease, and nothing else.
 pub struct LocalView<'a, K, V, S = ahash::RandomState> {
     tiered: &'a TieredCache<K, V, S>,
@@ -35,7 +35,7 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        if self.tiered.core().may_serve() { self.tiered.local.get(key) } else { self.vouched(key) }
+        if self.tiered.core().may_serve() { self.tiered.local.get(key) } else { self.read_vouched(key) }
     }
 
     /// Calls `f` with a reference to the value for `key`, if the local tier has it; as [`Cache::with`](crate::Cache::with).
@@ -44,9 +44,10 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        match self.tiered.with_local(key, f) {
-            Ok(answer) => Some(answer),
-            Err(f) => self.vouched(key).map(|value| f(&value)),
+        if self.tiered.core().may_serve() {
+            self.tiered.local.with(key, f)
+        } else {
+            self.read_vouched(key).map(|value| f(&value))
         }
     }
 
@@ -83,19 +84,53 @@ where
         keys.into_iter().map(|key| self.get(key)).collect()
     }
 
+    /// Returns what counts although the trust lease has lapsed, and counts the read.
+    #[cold]
+    fn read_vouched<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        let found = self.find_vouched(key);
+        self.tiered.local.store.tally().count(|counters| match &found {
+            Some((_, Freshness::Fresh)) => &counters.hits_fresh,
+            Some(_) => &counters.hits_stale,
+            None => &counters.misses,
+        });
+        found.map(|(entry, _)| entry.value.clone())
+    }
+
     /// Returns what counts although the trust lease has lapsed.
     #[cold]
     fn vouched<Q>(&self, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        if self.tiered.core().settings.on_lost_trust == LostTrust::Refuse {
-            return None;
-        }
+        self.find_vouched(key).map(|(entry, _)| entry.value.clone())
+    }
+
+    fn find_vouched<Q>(&self, key: &Q) -> Option<(Arc<Entry<K, V>>, Freshness)>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
         let local = &self.tiered.local;
-        let vouched = |meta: &_| self.tiered.vouches(meta);
-        let found = local.store.read_if(local.hash(key), key, vouched, |entry, _| entry.clone());
-        found.map(|entry| entry.value.clone())
+        let vouched = |meta: &_| self.tiered.counts_lapsed(meta);
+        local.store.read_if(local.hash(key), key, vouched, |entry, freshness| (entry.clone(), freshness))
+    }
+
+    /// Returns the keys and values that the local tier has, in no particular order; as [`Cache::iter`](crate::Cache::iter).
+    pub fn iter(&self) -> impl Iterator<Item = (K, V)> + use<'a, K, V, S>
+    where
+        K: Clone,
+    {
+        let TieredCache { local, .. } = self.tiered;
+        let (tiered, store) = (self.tiered, &local.store);
+        (0..store.shards()).flat_map(move |shard| {
+            // Before the entries are looked at: who sees it hold sees what it was extended for, in the shard as well.
+            let trusted = tiered.core().may_serve();
+            let mut entries = store.snapshot(shard);
+            entries.retain(|entry| trusted || tiered.counts_lapsed(&entry.meta));
+            entries.into_iter().map(|entry| (entry.key.clone(), entry.value.clone()))
+        })
     }
 
     /// Returns what the local tier has done so far.
@@ -131,6 +166,73 @@ where
     /// Reclaims every dead entry of the local tier; as [`Cache::run_maintenance`](crate::Cache::run_maintenance).
     pub fn run_maintenance(&self) {
         self.tiered.local.run_maintenance();
+    }
+}
+
+/// What the local tier alone has to say. None of these verbs waits for I/O or a loader.
+impl<K, V, S> TieredCache<K, V, S>
+where
+    K: Hash + Eq + RemoteKey + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    /// Returns the value for `key` without a trace, if the local tier has it; as [`LocalView::peek`].
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.local().peek(key)
+    }
+
+    /// Returns what is known of the entry of `key`, if the local tier has it; as [`LocalView::inspect`].
+    pub fn inspect<Q>(&self, key: &Q) -> Option<EntryInfo>
+    where
+        Q: Hash + Equivalent<K> + ?Sized,
+    {
+        self.local().inspect(key)
+    }
+
+    /// Returns the keys and values that the local tier has, in no particular order; as [`LocalView::iter`].
+    pub fn iter(&self) -> impl Iterator<Item = (K, V)>
+    where
+        K: Clone,
+    {
+        self.local().iter()
+    }
+
+    /// Returns how many entries the local tier has; as [`Cache::len`](crate::Cache::len).
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.local.len()
+    }
+
+    /// Returns whether the local tier has no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.local.is_empty()
+    }
+
+    /// Returns what the entries of the local tier weigh; as [`Cache::weight`](crate::Cache::weight).
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.local.weight()
+    }
+
+    /// Returns how much weight the local tier may hold.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.local.capacity()
+    }
+
+    /// Changes how much weight the local tier may hold; as [`Cache::set_capacity`](crate::Cache::set_capacity). What is evicted
+    /// stays in the remote tier.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.local.set_capacity(capacity);
+    }
+
+    /// Reclaims every dead entry of the local tier; as [`Cache::run_maintenance`](crate::Cache::run_maintenance).
+    pub fn run_maintenance(&self) {
+        self.local.run_maintenance();
     }
 }
 

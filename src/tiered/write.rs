@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 
 use super::fetch::{Found, Located, kept_for, unix_ms};
 use super::load::Outgoing;
+use super::touch::Renewal;
 use super::{Remote, TieredCache};
 use crate::broadcast::behind::{Attempt, Behind, QueuedWrite};
 use crate::broadcast::journal::{Entry as News, Moved};
@@ -393,18 +394,19 @@ where
     }
 
     /// Stores `value` under `key` in both tiers unless either has a value.
-    pub(super) async fn add_one(&self, caller: Caller, key: K, value: V) -> Added {
+    pub(super) async fn add_one(&self, caller: Caller, key: K, value: V, options: EntryOptions) -> Added {
         let core = self.core();
         core.meet(caller).await;
         let born = core.groups.generation();
         let at = self.remote.locate(&key);
-        let entry = self.local.entry(key, value, born, EntryOptions::new());
+        let entry = self.local.entry(key, value, born, options);
         // A value that waits to be sent was there before, although neither tier may have it now.
         if core.behind.as_ref().is_some_and(|behind| behind.holds(&at.key)) {
             return Added::Present;
         }
         for _ in 0..ATTEMPTS {
-            let found = self.remote.fetch(caller, std::slice::from_ref(&at), Some(core.settings.lease)).await.pop();
+            let lease = Some(core.settings.lease);
+            let found = self.remote.fetch_for(caller, std::slice::from_ref(&at), lease, |_| false).await.pop();
             let (cas, lease) = match found {
                 Some(Found::Fresh(..) | Found::Stale(..)) => return Added::Present,
                 Some(Found::Vacant(lease)) => {
@@ -416,7 +418,7 @@ where
                 Some(Found::Unknown(error)) => (Err(error), None),
                 None => (Err(unexpected("to a read: none")), None),
             };
-            let admitted = self.local.store.admit(&entry, &Terms::IfAbsent);
+            let admitted = self.local.store.place(&entry, &Terms::IfAbsent);
             if admitted == Err(Refusal::Unmet) {
                 return Added::Present;
             }
@@ -448,13 +450,16 @@ where
                 Sent::Fenced => {
                     write.concluded = true;
                     lease.into_iter().for_each(Lease::forget);
-                    if admitted.is_ok() && !self.local.store.withdraw(&entry) {
-                        // It was there, until this process replaced or removed it.
-                        return Added::Stored(Write::Through);
+                    // It may be gone by now: by the news of the process that was faster, or by another caller of this one. Either
+                    // way the remote tier never had it, and whoever comes next decides what is there.
+                    if admitted.is_ok() {
+                        self.local.store.withdraw(&entry);
                     }
                     continue;
                 }
             }
+            // Once, however many attempts it took.
+            self.local.store.count_admitted(&admitted);
             return Added::Stored(self.conclude(write));
         }
         // Others write the key all the time: one of them was first.
@@ -481,7 +486,7 @@ where
             let found = match standing {
                 Standing::CutOff => None,
                 Standing::Trusted | Standing::Lapsed | Standing::Refused => {
-                    self.remote.fetch(caller, std::slice::from_ref(&at), None).await.pop()
+                    self.remote.fetch_for(caller, std::slice::from_ref(&at), None, |_| false).await.pop()
                 }
             };
             let (arrived, cas) = match found {
@@ -498,7 +503,7 @@ where
             let value = f(&arrived.value);
             let spec = self.spec_of(&arrived);
             let entry = self.local.store.entry(hash, key.to_key(), value.clone(), born, spec, arrived.load_cost);
-            let local = self.local.store.admit(&entry, &Terms::Always);
+            let local = self.local.store.place(&entry, &Terms::Always);
             self.remote.inbox.note(at.fingerprint, hash);
             let mut write = Pending {
                 remote: &self.remote,
@@ -522,6 +527,8 @@ where
                     continue;
                 }
             }
+            // Once, however many attempts it took.
+            self.local.store.count_admitted(&write.local);
             drop(self.conclude(write));
             return Some(value);
         }
@@ -545,7 +552,7 @@ where
         }
     }
 
-    /// Writes what loads have brought, each in the place of what its load has found.
+    /// Writes what loads have brought, each in the place of what its load has found. What is there unchanged is renewed.
     pub(super) async fn send_loads(&self, caller: Caller, outgoing: &[Outgoing<K, V>]) -> Vec<Sent> {
         let core = self.core();
         // The tokens of groups that were not known when the load began may be younger than what it has brought.
@@ -564,7 +571,8 @@ where
         let late = core.tokens_of_late(caller, &late).await.map(by_group);
         let mut sent: Vec<Option<Sent>> = vec![None; outgoing.len()];
         let mut sets = Vec::with_capacity(outgoing.len());
-        for ((out, known), sent) in outgoing.iter().zip(&known).zip(&mut sent) {
+        let mut renewals = Vec::new();
+        for (index, ((out, known), sent)) in outgoing.iter().zip(&known).zip(&mut sent).enumerate() {
             let of = |group| known.get(&group).or_else(|| late.as_ref().ok()?.get(&group)).copied();
             let sealed = match (self.remote.tokens_of(&out.entry, of), &late) {
                 (Err(_), Err(error)) => Err(error.clone()),
@@ -577,15 +585,37 @@ where
             match (sealed, out.ticket.cas()) {
                 _ if self.local.store.is_overtaken(&out.entry.meta) => *sent = Some(Sent::Overtaken),
                 (Err(error), _) => *sent = Some(Sent::Failed(error)),
-                (Ok(mut sealed), Some(cas)) => sets.push(sealed.take_request(out.ticket.key(), cas)),
+                (Ok(mut sealed), Some(cas)) => match self.renewal(out, &sealed) {
+                    Some(renewal) => renewals.push((index, renewal)),
+                    None => sets.push(sealed.take_request(out.ticket.key(), cas)),
+                },
                 (Ok(_), None) => *sent = Some(Sent::Fenced),
             }
         }
+        if !renewals.is_empty() {
+            let (places, renewals): (Vec<usize>, Vec<_>) = renewals.into_iter().unzip();
+            let renewed = self.remote.renew(caller, &renewals).await;
+            places.into_iter().zip(renewed).for_each(|(place, renewed)| sent[place] = Some(renewed));
+        }
         let mut replies = if sets.is_empty() { Answers::new() } else { core.run(caller, sets).await }.into_iter();
         let answer = |sent: Option<Sent>| {
-            sent.unwrap_or_else(|| set(replies.next().unwrap_or_else(|| Err(unexpected("to a write: none")))))
+            sent.unwrap_or_else(|| {
+                let sent = set(replies.next().unwrap_or_else(|| Err(unexpected("to a write: none"))));
+                if let Sent::Stored = sent {
+                    bump(&self.remote.counters.stores);
+                }
+                sent
+            })
         };
         sent.into_iter().map(answer).collect()
+    }
+
+    /// Returns how to renew what a load has found, if what it has brought is that.
+    fn renewal<'o>(&self, out: &'o Outgoing<K, V>, sealed: &Sealed) -> Option<Renewal<'o>> {
+        let (renewal, asked) = (out.ticket.renewal()?, out.claim.unchanged()?);
+        // Not by the word of the loader alone: it may have returned something else all the same, or have found unchanged what
+        // was in the local tier, and that was not what the remote one had.
+        renewal.record.stands_for(&sealed.bytes, &self.local.store.settings.lifetime, asked).then_some(renewal)
     }
 }
 
@@ -621,7 +651,7 @@ impl<K, V: 'static> Remote<K, V> {
             hard_ttl,
             load_cost_us: load_cost_us(Some(meta.load_cost.get()).filter(|cost| !cost.is_zero())),
         };
-        let bytes = Envelope { header, groups: tokens }.encode_value(&*self.codec, &entry.value)?;
+        let bytes = Envelope { header, groups: tokens }.encode_value(&*self.codec, self.packing, &entry.value)?;
         // From what the header says, which cuts very long deadlines: readers reckon a value's age from both.
         let expiry = hard_ttl.get().map_or(Expiry::Never, |hard| Expiry::After(kept_for(hard)));
         Ok(Sealed { bytes, expiry })

@@ -39,11 +39,21 @@ fn bad_settings_are_errors_that_name_the_value() {
     for beta in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
         refused(builder().early_refresh(beta), &["early_refresh", &beta.to_string()]);
     }
+    for part in [f64::NAN, 0.0, -0.5, 1.0, 80.0, f64::INFINITY] {
+        refused(builder().refresh_ahead(part), &["refresh_ahead", &part.to_string(), "above 0 and below 1"]);
+    }
+    refused(
+        builder().refresh_ahead(0.8).early_refresh(2.5),
+        &["refresh_ahead", "0.8", "early_refresh", "2.5", "leave"],
+    );
+    let names: CacheBuilder<u32, Option<u32>> = Cache::builder().capacity(1).negative_ttl(Duration::ZERO);
+    let message = names.build().unwrap_err().to_string();
+    assert!(message.contains("negative_ttl is zero"), "{message}");
 }
 
 #[test]
 fn settings_at_the_ends_of_their_ranges_are_fine() {
-    let fine: [CacheBuilder<u32, u32>; 12] = [
+    let fine: [CacheBuilder<u32, u32>; 13] = [
         builder().capacity(0),
         builder().capacity(u64::MAX),
         builder().shards(1),
@@ -54,6 +64,7 @@ fn settings_at_the_ends_of_their_ranges_are_fine() {
         builder().jitter(0.0),
         builder().ttl(Duration::MAX).jitter(0.999),
         builder().early_refresh(f64::MIN_POSITIVE),
+        builder().ttl(Duration::MAX).refresh_ahead(f64::MIN_POSITIVE),
         builder().grace(Duration::MAX).load_wait(Duration::MAX).stale_if_error(Duration::MAX),
         builder().name("").grace(Duration::from_nanos(1)).load_wait(Duration::ZERO).stale_if_error(Duration::ZERO),
     ];

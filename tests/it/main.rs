@@ -1,19 +1,31 @@
 //! The integration tests: larder as its users see it, through the public API alone.
 
+mod ahead;
 mod builder;
+mod calls;
+mod feed;
 mod fences;
 mod freshness;
 mod groups;
+mod keeping;
+mod loading;
 mod misc;
 mod model;
+mod negative;
 mod removal;
 mod scene;
 mod single_flight;
 mod stats;
+mod warm_up;
 mod weights;
+
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+mod watch;
 
 #[cfg(feature = "tiered")]
 mod honest;
+#[cfg(feature = "tiered")]
+mod parity;
 #[cfg(feature = "tiered")]
 mod remote_tier;
 #[cfg(feature = "tiered")]

@@ -957,6 +957,8 @@ impl Harness {
                 self.filled(id, known, false);
             } else {
                 self.model.end(id);
+                // Nothing answers for it, but no other refresh is tried for a while.
+                let _ = self.failed(&ticket);
             }
         }
         let values = sources.into_iter().zip(keys).map(|(source, key)| match source {

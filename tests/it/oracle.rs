@@ -29,6 +29,7 @@ struct Step {
 #[derive(Clone, Debug)]
 enum Verb {
     Get { value: bool, lease: bool, touch: Option<Expiry> },
+    Touch { expiry: Expiry },
     Set { value: &'static [u8], expiry: Expiry, mode: SetMode },
     Delete,
     MarkStale { expiry: Option<Expiry> },
@@ -40,6 +41,10 @@ impl Verb {
     fn action(&self, cas: Option<Cas>) -> Action<'_> {
         match *self {
             Verb::Get { value, lease, touch } => Action::Get { value, lease: lease.then_some(HOUR), touch },
+            Verb::Touch { expiry } => match cas {
+                Some(cas) => Action::Touch { expiry, cas },
+                None => Action::Get { value: false, lease: None, touch: Some(expiry) },
+            },
             Verb::Set { value, expiry, mode } => Action::Set { value, expiry, mode, cas },
             Verb::Delete => Action::Delete { cas },
             Verb::MarkStale { expiry } => Action::MarkStale { expiry },
@@ -65,6 +70,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     };
     let on_text = prop_oneof![
         4 => get(),
+        1 => expiry().prop_map(|expiry| Verb::Touch { expiry }),
         3 => (text, expiry(), mode).prop_map(|(value, expiry, mode)| Verb::Set { value, expiry, mode }),
         1 => Just(Verb::Delete),
         2 => prop::option::of(expiry()).prop_map(|expiry| Verb::MarkStale { expiry }),

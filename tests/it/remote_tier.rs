@@ -167,6 +167,7 @@ fn every_change_moves_the_cas_and_touching_does_not(remote: &dyn RemoteTier) {
     }
     let before = cas();
     hit(run(remote, "a", Action::Get { value: false, lease: None, touch: Some(Expiry::Never) }));
+    hit(run(remote, "a", Action::Touch { expiry: Expiry::After(HOUR), cas: read(remote, "a").cas }));
     assert_eq!(cas(), before);
 }
 
@@ -375,6 +376,29 @@ fn a_cas_of_another_connection_is_fenced_alone(remote: &dyn RemoteTier) {
     assert_eq!(run(remote, "a", set_if(b"x", foreign)), Reply::Fenced);
 }
 
+fn a_touch_tells_which_version_it_found(remote: &dyn RemoteTier) {
+    let touch = |cas, time| Action::Touch { expiry: Expiry::After(time), cas };
+    run(remote, "a", set(b"1"));
+    let cas = read(remote, "a").cas;
+    let touched = hit(run(remote, "a", touch(cas, 3 * HOUR)));
+    assert_eq!((touched.cas, touched.len, touched.value), (cas, 1, Vec::new()));
+    assert!(read(remote, "a").expires_in.unwrap() > 2 * HOUR);
+    // Another version is touched as well.
+    run(remote, "a", set(b"22"));
+    let touched = hit(run(remote, "a", touch(cas, 5 * HOUR)));
+    assert_eq!((touched.cas, touched.len), (read(remote, "a").cas, 2));
+    assert_ne!(touched.cas, cas);
+    assert!(read(remote, "a").expires_in.unwrap() > 4 * HOUR);
+    // But not on another connection.
+    let foreign = Cas { connection: u64::MAX, ..cas };
+    assert_eq!(run(remote, "a", touch(foreign, 8 * HOUR)), Reply::Fenced);
+    assert!(read(remote, "a").expires_in.unwrap() <= 5 * HOUR);
+    run(remote, "a", Action::Delete { cas: None });
+    assert_eq!(run(remote, "a", touch(cas, HOUR)), Reply::Miss);
+    let Reply::Won(lease) = run(remote, "leased", LEASE) else { panic!("it is free") };
+    assert_eq!(run(remote, "leased", touch(lease, HOUR)), Reply::Busy(lease));
+}
+
 fn many_threads_lose_no_update(remote: &dyn RemoteTier) {
     run(remote, "sum", set(b"0"));
     thread::scope(|scope| {
@@ -447,6 +471,7 @@ contract! {
     counters_start_wrap_and_floor
     what_is_no_counter_is_refused
     a_cas_of_another_connection_is_fenced_alone
+    a_touch_tells_which_version_it_found
     many_threads_lose_no_update
 }
 

@@ -1,16 +1,25 @@
 //! The tiered cache over the store in memory, over a real memcached, and over three.
 
 mod adversary;
+mod ageing;
 mod bytes;
+mod calls;
+mod claims;
+#[cfg(feature = "lz4")]
+mod compression;
+mod counting;
 mod endings;
 mod exchanges;
 pub(crate) mod gate;
+mod keeping;
 mod lifetimes;
 mod model;
 mod moments;
 mod outages;
 mod races;
+mod touches;
 mod verbs;
+mod warm_up;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,8 +10,9 @@ use super::pool::{Checkout, Pool};
 use crate::clock::real::now;
 use crate::remote::breaker::Breaker;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
-use crate::remote::tier::{Cas, Command, Reply, ServerHealth, next_connection_id};
+use crate::remote::tier::{BreakerState, Cas, Command, Reply, ServerHealth, next_connection_id};
 use crate::sync::Mutex;
+use crate::watch::{Limit, event};
 
 /// Limits that all servers share.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Server {
     resolver: Resolver,
     pool: Pool,
     breaker: Mutex<Breaker>,
+    /// Bounds how often probes are told of.
+    probes: Limit,
     limits: Limits,
 }
 
@@ -35,7 +38,7 @@ impl Server {
     pub(super) fn new(address: Address, limits: Limits) -> Self {
         let pool = Pool::new(limits.max_connections);
         let breaker = Mutex::new(Breaker::new(limits.longest_pause));
-        Self { resolver: Resolver::new(address), pool, breaker, limits }
+        Self { resolver: Resolver::new(address), pool, breaker, probes: Limit::default(), limits }
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -102,7 +105,7 @@ impl Server {
             // Nothing is held either: who holds a connection runs at least the command that named it.
             return Vec::new();
         }
-        let admitted = self.breaker.lock().admit(now());
+        let admitted = self.breaker(|breaker| breaker.admit(now()));
         let permit = match admitted {
             Ok(permit) => permit,
             Err(pause) => {
@@ -117,14 +120,14 @@ impl Server {
             Ok(checkout) => checkout,
             Err(error) => {
                 // All connections are in use: that says nothing about the server.
-                self.breaker.lock().abandon(permit, now());
+                self.breaker(|breaker| breaker.abandon(permit, now()));
                 return vec![Err(error); commands.len()];
             }
         };
         if now() >= deadline {
             // Neither does a time limit that ran out before the server was asked.
             checkout.give_back();
-            self.breaker.lock().abandon(permit, now());
+            self.breaker(|breaker| breaker.abandon(permit, now()));
             let error = RemoteError::new(RemoteErrorKind::Unavailable, "the time limit ran out before sending");
             return vec![Err(error); commands.len()];
         }
@@ -135,15 +138,45 @@ impl Server {
         match failure {
             None => {
                 checkout.give_back();
-                self.breaker.lock().succeed(permit);
+                self.breaker(|breaker| breaker.succeed(permit));
             }
             Some(error) => {
-                log::debug!("memcached at {}: {error}", self.address());
+                event!(debug, "memcached at {}: {error}", self.address());
                 drop(checkout);
-                self.breaker.lock().fail(permit, now(), self.entropy());
+                self.breaker(|breaker| breaker.fail(permit, now(), self.entropy()));
             }
         }
         answers
+    }
+
+    /// Lets the breaker learn or decide something, and tells of what it has become.
+    fn breaker<R>(&self, learn: impl FnOnce(&mut Breaker) -> R) -> R {
+        let mut breaker = self.breaker.lock();
+        let before = breaker.state();
+        let learnt = learn(&mut breaker);
+        let after = breaker.state();
+        drop(breaker);
+        let server = self.address().as_str();
+        match (before, after) {
+            (BreakerState::Closed, BreakerState::Open) => {
+                event!(warn, [server = server], "memcached at {server} keeps failing: its breaker opens");
+            }
+            (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Closed) => {
+                event!(info, [server = server], "memcached at {server} answers again: its breaker closes");
+            }
+            // A server that is down is probed all the time.
+            (BreakerState::Open, BreakerState::HalfOpen) => {
+                if let Some(others) = self.probes.pass() {
+                    event!(
+                        info,
+                        [server = server, others = others.0],
+                        "memcached at {server} is probed: its breaker is half-open{others}"
+                    );
+                }
+            }
+            _ => {}
+        }
+        learnt
     }
 
     fn dial(&self, id: u64, deadline: Instant) -> Result<Connection, RemoteError> {

@@ -69,7 +69,7 @@ pub(super) fn request_len_bound(command: &Command<'_>) -> usize {
 /// [`WireKey`]: crate::remote::key::WireKey
 pub(super) fn encode(command: &Command<'_>, opaque: u64, output: &mut Vec<u8>) {
     let (verb, block) = match command.action {
-        Action::Get { .. } => ("mg", None),
+        Action::Get { .. } | Action::Touch { .. } => ("mg", None),
         Action::Set { value, .. } => ("ms", Some(value)),
         Action::Delete { .. } | Action::MarkStale { .. } => ("md", None),
         Action::Increment { .. } | Action::Decrement { .. } => ("ma", None),
@@ -91,6 +91,10 @@ pub(super) fn encode(command: &Command<'_>, opaque: u64, output: &mut Vec<u8>) {
                 number(output, "T", exptime(expiry));
             }
             output.extend_from_slice(if value { b" v c t s" } else { b" c t s" });
+        }
+        Action::Touch { expiry, cas: _ } => {
+            number(output, "T", exptime(expiry));
+            output.extend_from_slice(b" c t s");
         }
         Action::Set { expiry, mode, cas, .. } => {
             match mode {
@@ -229,8 +233,10 @@ pub(super) fn reply(
 ) -> Result<Reply, Failure> {
     use ReturnCode::{En, Ex, Hd, Nf, Ns, Va};
     match (action, header.code) {
-        (Action::Get { .. }, En) | (Action::Delete { .. } | Action::MarkStale { .. }, Nf) => Ok(Reply::Miss),
-        (Action::Get { value: true, .. }, Va) | (Action::Get { value: false, .. }, Hd) => {
+        (Action::Get { .. } | Action::Touch { .. }, En) | (Action::Delete { .. } | Action::MarkStale { .. }, Nf) => {
+            Ok(Reply::Miss)
+        }
+        (Action::Get { value: true, .. }, Va) | (Action::Get { value: false, .. } | Action::Touch { .. }, Hd) => {
             item(&header.flags, value, connection)
         }
         (Action::Set { .. } | Action::Delete { .. } | Action::MarkStale { .. }, Hd) => Ok(Reply::Done),
@@ -349,6 +355,7 @@ mod tests {
                 Action::Get { value: false, lease: Some(Duration::ZERO), touch: Some(Expiry::Never) },
                 "mg k O1f N1 T0 c t s\r\n",
             ),
+            (Action::Touch { expiry: second, cas: Cas { value: 7, connection: 1 } }, "mg k O1f T1 c t s\r\n"),
             (Action::Set { value: b"ab", expiry: second, mode: SetMode::Always, cas }, "ms k 2 O1f T1 C7\r\nab\r\n"),
             (
                 Action::Set { value: b"", expiry: Expiry::Never, mode: SetMode::Add, cas: None },
@@ -373,6 +380,7 @@ mod tests {
         let initial = Some((u64::MAX, longest));
         for action in [
             Action::Get { value: true, lease: Some(Duration::MAX), touch: Some(longest) },
+            Action::Touch { expiry: longest, cas: Cas { value: u64::MAX, connection: u64::MAX } },
             Action::Set { value: &[0; 1_000], expiry: longest, mode: SetMode::Add, cas },
             Action::Delete { cas },
             Action::MarkStale { expiry: Some(longest) },

@@ -1,6 +1,6 @@
 //! R9: a value is written in the place of what its writer has seen there.
 
-use larder::{InMemoryRemote, Write};
+use larder::{Added, InMemoryRemote, Write};
 
 use super::{Process, in_store, own};
 use crate::scene::PATIENCE;
@@ -68,4 +68,21 @@ fn a_value_that_is_in_the_local_tier_alone_stays_there() {
     assert!(a.local("k") == Some(large));
     b.look();
     assert_eq!(b.local("k"), None);
+}
+
+/// The news of the faster process had taken the slower one's value out of its local tier by the time that its write was
+/// refused; it took that for its own doing, and said that it had stored the value.
+#[test]
+fn an_add_that_loses_says_so_although_the_news_came_first() {
+    let store = InMemoryRemote::new();
+    let (ours, theirs) = (Process::new(&store), Process::new(&store));
+    ours.wire.at(Kind::Write, When::Before, {
+        let (ours, theirs) = (ours.clone(), theirs.clone());
+        move || {
+            theirs.insert("k", "theirs");
+            ours.look();
+        }
+    });
+    assert!(matches!(ours.pages.add(own("k"), own("ours")), Added::Present));
+    assert_eq!((ours.get("k").as_deref(), theirs.get("k").as_deref()), (Some("theirs"), Some("theirs")));
 }

@@ -40,6 +40,11 @@ impl Server {
         self.addr
     }
 
+    /// Returns a client of it.
+    pub(crate) fn client(&self) -> larder::Memcached {
+        larder::Memcached::connect(self.addr).expect("memcached answers")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

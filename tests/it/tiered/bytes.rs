@@ -63,7 +63,7 @@ fn damaged_and_foreign_bytes_are_misses_that_the_next_load_replaces() {
         assert_miss(&stand, &name, &sound(&stand, &name, "other"), "the value of another key");
         assert_miss(&stand, &name, &with(good.clone(), 2, &[2]), "another version");
         assert_miss(&stand, &name, &with(good.clone(), 3, &[8]), "another codec");
-        assert_miss(&stand, &name, &with(good.clone(), 3, &[0x10]), "unknown flags");
+        assert_miss(&stand, &name, &with(good.clone(), 3, &[0x40]), "unknown flags");
         assert_miss(&stand, &name, &with(good.clone(), LEN_AT, &u32::MAX.to_le_bytes()), "a huge payload");
         assert_miss(&stand, &name, &with(good.clone(), NGROUPS_AT, &[255]), "more groups than there are");
         assert_miss(&stand, &name, &with(good.clone(), NGROUPS_AT, &[0]), "no groups, and trailing bytes");

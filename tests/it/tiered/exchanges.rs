@@ -13,7 +13,7 @@ const GET: Action<'_> = Action::Get { value: false, lease: None, touch: None };
 
 /// Runs `verb`, and returns what its exchanges were about: each kind once, in the order of its first command. Exchanges with
 /// several servers that are under way at once count as one.
-fn cost(stand: &Stand, verb: impl FnOnce()) -> Vec<Vec<Kind>> {
+pub(super) fn cost(stand: &Stand, verb: impl FnOnce()) -> Vec<Vec<Kind>> {
     stand.gate.reset();
     verb();
     let mut log = stand.gate.log();

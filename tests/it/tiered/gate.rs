@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Write,
     Delete,
     MarkStale,
+    /// The time of a value begins anew.
+    Touch,
     /// The token of a group is read.
     ReadToken,
     /// The token of a group is added or replaced.
@@ -39,6 +41,7 @@ impl Kind {
             (Route::ByKey, Action::Get { .. }) => Kind::Read,
             (Route::ByKey, Action::Delete { .. }) => Kind::Delete,
             (Route::ByKey, Action::MarkStale { .. }) => Kind::MarkStale,
+            (Route::ByKey, Action::Touch { .. }) => Kind::Touch,
             (Route::ByKey, _) => Kind::Write,
         }
     }

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use larder::{EntryOptions, Load};
 
 use super::gate::When;
-use super::{Pages, Stand, own};
+use super::{HOUR, Pages, Stand, own};
 use crate::support::eventually;
 
 /// What the remote tier, and the local one of the process, hold when the verb begins.
@@ -23,9 +24,12 @@ enum Setup {
     RemoteDead,
     /// In the local tier as well, and stale in both.
     BothStale,
+    /// Another process has written the value, and it is past its soft deadline by now.
+    Aged,
 }
 
-const SETUPS: [Setup; 5] = [Setup::Vacant, Setup::Remote, Setup::RemoteStale, Setup::RemoteDead, Setup::BothStale];
+const SETUPS: [Setup; 6] =
+    [Setup::Vacant, Setup::Remote, Setup::RemoteStale, Setup::RemoteDead, Setup::BothStale, Setup::Aged];
 
 /// When a loader names its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +43,19 @@ enum Verb {
     Get,
     GetMany,
     Load(Naming),
+    /// A load that answers, if it may, that nothing has changed.
+    Revalidate,
     Insert,
     InsertMany,
     Add,
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 8] = [
     Verb::Get,
     Verb::GetMany,
     Verb::Load(Naming::Early),
     Verb::Load(Naming::Late),
+    Verb::Revalidate,
     Verb::Insert,
     Verb::InsertMany,
     Verb::Add,
@@ -117,6 +124,9 @@ fn in_group() -> EntryOptions {
     EntryOptions::new().groups(["g"])
 }
 
+/// So short that whoever reads the value from the store, and takes it to be a second older than it is, finds it stale.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// What the caches are filled from.
 #[derive(Clone, Default)]
 struct Database(Arc<AtomicU64>);
@@ -157,6 +167,10 @@ fn prepare(stand: &Stand, name: &str, setup: Setup, verb: Verb) -> (Pages, Datab
         Setup::RemoteDead => {
             insert();
             assert!(other.invalidate_group("g").is_acknowledged());
+        }
+        Setup::Aged => {
+            let aged = in_group().soft_ttl(SHORT).hard_ttl(HOUR);
+            assert!(other.insert_with(own("k"), own("1"), aged).is_through());
         }
         Setup::BothStale => {
             insert();
@@ -199,6 +213,19 @@ fn run(verb: Verb, pages: &Pages, database: &Database, in_loader: impl Fn(Moment
                 let value = database.read();
                 in_loader(Moment::BeforeNaming);
                 load.groups(["g"]);
+                in_loader(Moment::AfterNaming);
+                Ok::<_, Infallible>(value)
+            };
+            pages.get_or_load("k", loader).unwrap();
+        }
+        Verb::Revalidate => {
+            let loader = |load: Load<String>| {
+                load.soft_ttl(SHORT);
+                load.hard_ttl(HOUR);
+                let value = database.read();
+                in_loader(Moment::BeforeNaming);
+                let unchanged = load.stale() == Some(&value);
+                let value = if unchanged { load.not_modified().unwrap() } else { (load.groups(["g"]), value).1 };
                 in_loader(Moment::AfterNaming);
                 Ok::<_, Infallible>(value)
             };
@@ -276,7 +303,8 @@ fn run_case(stand: &Stand, case: Case) {
 
 fn at_every_moment(stand: &Stand, interferences: &[Interference]) {
     for verb in VERBS {
-        for setup in SETUPS {
+        // A load revalidates what only time has made stale. For all others it is like any.
+        for setup in SETUPS.into_iter().filter(|setup| (*setup == Setup::Aged) == (verb == Verb::Revalidate)) {
             let name = stand.fresh();
             let (pages, database) = prepare(stand, &name, setup, verb);
             stand.gate.reset();
@@ -285,7 +313,7 @@ fn at_every_moment(stand: &Stand, interferences: &[Interference]) {
             let mut moments: Vec<_> = (0..exchanges)
                 .flat_map(|number| [When::Before, When::After].map(|when| Moment::Exchange(number, when)))
                 .collect();
-            if matches!(verb, Verb::Load(_)) {
+            if matches!(verb, Verb::Load(_) | Verb::Revalidate) {
                 moments.extend([Moment::BeforeNaming, Moment::AfterNaming]);
             }
             for moment in moments {

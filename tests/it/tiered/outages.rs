@@ -57,7 +57,7 @@ fn everything_works_locally(pages: &Pages) {
     unsettled(pages.namespace().clear());
     assert_eq!(pages.get("a"), None);
     let seen = pages.remote_stats() - errors;
-    assert!(seen.errors > 0 && seen.misses > 0 && seen.hits_fresh + seen.hits_stale + seen.stores == 0, "{seen:?}");
+    assert!(seen.errors > 0 && seen.hits_fresh + seen.hits_stale + seen.stores == 0, "{seen:?}");
     assert!(pages.namespace().owed() > 0);
 }
 
