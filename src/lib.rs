@@ -140,6 +140,13 @@
 //! listener, codec, closures, `Drop`, wakers) runs outside all locks and may call the cache. A loader that asks for its
 //! own key gets an error, [`Reentrant`](LoadErrorKind::Reentrant), where it would wait for itself.
 //!
+//! # Pages of a web server
+//!
+//! With the feature `http`, [`ResponseCache`](http::ResponseCache) is a layer for tower, and so for axum, that keeps responses
+//! as `Cache-Control` allows a shared cache to, and answers who holds a page already with a 304. Handlers name the records
+//! that a page was made from ([`Depends`](http::Depends)); who saves a record invalidates its group, and every page made
+//! from it is gone, in all processes.
+//!
 //! # Watching it
 //!
 //! [`Cache::stats`] counts what a cache has done, [`Namespace::health`] says how it and its remote tier are. With the feature
@@ -158,13 +165,14 @@
 //! | – | [`Cache`] and all that belongs to it | yes |
 //! | `tiered` | [`Namespace`], [`TieredCache`], [`Counter`], the codec [`RawBytes`], and [`InMemoryRemote`], a second tier for tests | no |
 //! | `memcached` | [`Memcached`], the second tier in memcached 1.6.18 or later; includes `tiered` | no |
+//! | `http` | [`ResponseCache`](http::ResponseCache), a tower layer that caches responses and answers conditional requests | no |
 //! | `lz4` | [`Compression`] of what is in the second tier; includes `tiered` | no |
 //! | `metrics` | counters, gauges and histograms through the `metrics` facade: see [`watching`] | no |
 //! | `serde` | [`Postcard`], a codec for every type that serde can write and read; includes `tiered` | no |
 //! | `tracing` | spans around loads and remote calls, and events for what goes wrong: see [`watching`] | no |
 // The guide and the design page speak of all features, whichever are on.
 #![cfg_attr(
-    not(all(feature = "lz4", feature = "memcached", feature = "metrics", feature = "serde")),
+    not(all(feature = "http", feature = "lz4", feature = "memcached", feature = "metrics", feature = "serde")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
@@ -194,6 +202,9 @@ mod sync;
 mod task;
 mod warm_up;
 mod watch;
+
+#[cfg(feature = "http")]
+pub mod http;
 
 #[cfg(feature = "tiered")]
 mod broadcast;

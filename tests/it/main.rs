@@ -19,6 +19,8 @@ mod stats;
 mod warm_up;
 mod weights;
 
+#[cfg(feature = "http")]
+mod http;
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 mod watch;
 

@@ -3,6 +3,8 @@
 mod antidogpiling;
 mod cache_utils;
 mod cachecow;
+#[cfg(feature = "http")]
+mod etag_cache;
 mod namespace_recipe;
 
 use std::time::Duration;
