@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 
 /// How far the coarse clock may lag behind the precise one: a tick of the slowest usual kernel (100 Hz), and what rounding
 /// to milliseconds hides.
@@ -232,7 +232,8 @@ impl Clock {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Some(output);
         }
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let unpark = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
+        let waker = Waker::from(unpark.clone());
         let mut context = Context::from_waker(&waker);
         let mut alarm = self.manual_alarm(deadline);
         loop {
@@ -243,12 +244,11 @@ impl Clock {
                 // The alarm holds this thread's waker, so an advance past the deadline ends the park.
                 Some(alarm) => match Pin::new(alarm).poll(&mut context) {
                     Poll::Ready(()) => return None,
-                    Poll::Pending => thread::park(),
+                    Poll::Pending => unpark.park(None),
                 },
                 None => match deadline.remaining(self.now()) {
                     Some(Duration::ZERO) => return None,
-                    Some(remaining) => thread::park_timeout(remaining),
-                    None => thread::park(),
+                    remaining => unpark.park(remaining),
                 },
             }
         }
@@ -396,11 +396,31 @@ impl Drop for ManualAlarm {
     }
 }
 
-struct Unpark(Thread);
+/// Wakes a thread that waits for a future. The thread's own token would not do: a future that parks its thread in a poll, for
+/// something of its own, takes that along.
+struct Unpark {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Unpark {
+    /// Parks its thread until this is woken, for `limit` at most; not at all if it was since the last time.
+    fn park(&self, limit: Option<Duration>) {
+        // Pairs with the store in `wake`: what was done before that shows in the next poll.
+        if self.woken.swap(false, Ordering::Acquire) {
+            return;
+        }
+        match limit {
+            Some(limit) => thread::park_timeout(limit),
+            None => thread::park(),
+        }
+    }
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 
@@ -535,6 +555,26 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The wake-up comes during the poll, whose own wait takes the thread's token along.
+    #[test]
+    fn a_wake_up_is_not_lost_to_a_future_that_parks_its_thread() {
+        let mut polls = 0;
+        let parks = std::future::poll_fn(|context: &mut Context<'_>| {
+            polls += 1;
+            if polls > 2 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            thread::park_timeout(Duration::from_millis(1));
+            Poll::Pending
+        });
+        let clock = Clock::system();
+        let limit = Deadline::after(clock.now(), Duration::from_secs(20));
+        let stopwatch = clock.stopwatch();
+        assert_eq!(clock.block_on(parks, limit), Some(()));
+        assert!(stopwatch.elapsed() < Duration::from_secs(20), "the limit has ended the wait");
+    }
 
     #[test]
     fn deadlines_round_up_and_saturate() {
