@@ -44,11 +44,15 @@ impl Future for Given<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Cloning and dropping a waker is foreign code, and stays outside the lock.
+        let waker = context.waker().clone();
         let mut state = self.0.0.lock();
         if state.is_given {
             return Poll::Ready(());
         }
-        state.waker = Some(context.waker().clone());
+        let replaced = state.waker.replace(waker);
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
