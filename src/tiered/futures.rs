@@ -24,6 +24,7 @@ use crate::options::{EntryOptions, Load};
 use crate::remote::batch::Caller;
 use crate::remote::key::RemoteKey;
 use crate::store::Look;
+use crate::watch::Background;
 
 impl<K, V, S> TieredCache<K, V, S>
 where
@@ -233,11 +234,12 @@ where
                 match job.take() {
                     Some((spawn, loader)) => {
                         let (cache, key) = (self.clone(), claim.key().clone());
-                        spawn(Box::pin(async move {
+                        let load = async move {
                             let at = cache.remote.locate(&key);
                             let wanted = Wanted { key: &key, claim, at };
                             drop(cache.load_claimed(Caller::Task, standing, wanted, CallOptions::new(), loader).await);
-                        }));
+                        };
+                        spawn(Box::pin(Background::new().follow(load)));
                     }
                     // A second round: the load was dropped before it ended, and nobody else has begun another.
                     None if value.is_none() => return Err(LoadError::cancelled()),
