@@ -54,7 +54,7 @@ pub(crate) const WARM_UP_BATCH: usize = 100;
 /// [spawner](LoadingBuilder::spawner) puts a future. So does a load that somebody waits for, but in two cases: a blocking
 /// loader without a hard timeout runs on the thread of the blocking caller, and a loader by futures without hard timeout and
 /// spawner runs as part of the future of the async caller. There, a panic of the loader passes through, and dropping the
-/// future drops the load.
+/// future drops the load. What a loader itself loads, by blocking one of the cache's own threads, runs on that thread too.
 ///
 /// At most 4,096 loads of a cache are under way in the background, those that wait for a thread among them. Beyond that a
 /// refresh is not begun ([`Stats::refresh_overflows`](crate::Stats::refresh_overflows)), and a load that callers wait for
@@ -202,8 +202,9 @@ impl<K, V, E: Send + Sync + 'static> Registered<K, V, E> {
         match (call.by, self.source.blocks()) {
             // One of the pool's own threads must not wait for another, which may wait in its turn.
             (By::Thread, true) => call.hard_timeout.is_none() || self.pool.is_mine(),
+            (By::Thread, false) => self.pool.is_mine(),
             (By::Task, false) => call.hard_timeout.is_none() && self.spawner.is_none(),
-            (By::Thread, false) | (By::Task, true) => false,
+            (By::Task, true) => false,
         }
     }
 
