@@ -62,9 +62,10 @@ pub(crate) const WARM_UP_BATCH: usize = 100;
 ///
 /// # Loads that take too long
 /// A load past its hard timeout is given up: whoever waits is told so, the next caller may try, and what it brings is stored
-/// nowhere. A future is dropped. A loader that blocks cannot be interrupted: it keeps its thread until it returns, and learns
-/// from [`Load::is_cancelled`](crate::Load::is_cancelled) that it may as well. As many as there are threads, all hanging,
-/// keep other loads from running; so give the source a time limit of its own too.
+/// nowhere, unless it was on its way to the remote tier by then and is found there later. A future is dropped. A loader that
+/// blocks cannot be interrupted: it keeps its thread until it returns, and learns from
+/// [`Load::is_cancelled`](crate::Load::is_cancelled) that it may as well. As many as there are threads, all hanging, keep other
+/// loads from running; so give the source a time limit of its own too.
 ///
 /// # When it ends
 /// With the last handle, its threads are told to end, and the loads that wait for one are dropped; nothing is waited for.
