@@ -260,6 +260,7 @@ where
     {
         let call = self.call(by, options);
         if options.read_only {
+            let options = CallOptions { hard_timeout: call.hard_timeout, ..options };
             return self.read_as(self.caller(&call), key, options).await.ok_or_else(LoadError::absent);
         }
         self.in_time(&call, self.load_key_for(&call, key, look)).await
