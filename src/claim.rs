@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::call::CallOptions;
 use crate::clock::Deadline;
 use crate::entry::Entry;
-#[cfg(feature = "tiered")]
 use crate::entry::Freshness;
 use crate::error::LoadError;
 use crate::flight::{Flight, Joined, Leading, Outcome};
@@ -212,6 +211,11 @@ impl<K, V: Clone> Fallback<K, V> {
     pub(crate) fn answer(&self, store: &Store<K, V>) -> Option<V> {
         let stale = self.0.as_ref()?;
         store.put_off(stale).then(|| stale.value.clone())
+    }
+
+    /// Returns whether there is a stale value that may be served yet.
+    pub(crate) fn is_alive(&self, store: &Store<K, V>) -> bool {
+        self.0.as_ref().is_some_and(|stale| store.freshness(&stale.meta) != Freshness::Dead)
     }
 }
 

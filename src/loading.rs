@@ -42,8 +42,9 @@ pub(crate) const WARM_UP_BATCH: usize = 100;
 /// - A *fresh* value is returned at once.
 /// - Of the callers that find a *stale* value, one begins its refresh in the background, waits for that no longer than the
 ///   [soft timeout](LoadingBuilder::soft_timeout), which is zero by default, and is served the stale value then; the others
-///   are at once. A refresh that fails, panics or takes too long leaves the stale value in service until its hard deadline,
-///   and no other is tried for a second, or for what [`stale_if_error`](crate::CacheBuilder::stale_if_error) says.
+///   are at once. Where the value has died by then, the caller goes on like those that find none. A refresh that fails, panics
+///   or takes too long leaves the stale value in service until its hard deadline, and no other is tried for a second, or for
+///   what [`stale_if_error`](crate::CacheBuilder::stale_if_error) says.
 /// - Of those that find *no* value, one begins a load and all wait for it: at most the
 ///   [hard timeout](LoadingBuilder::hard_timeout), if there is one, and those that came second at most the cache's
 ///   [`load_wait`](crate::CacheBuilder::load_wait) as well. Errors, panics and timeouts are shared by all who waited, and not

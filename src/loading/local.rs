@@ -10,7 +10,7 @@ use super::{By, Call, LoadingCache, Outcome, Source, WARM_UP_BATCH, await_answer
 use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::call::CallOptions;
-use crate::claim::Claim;
+use crate::claim::{Claim, Fallback};
 use crate::clock::{Clock, Deadline};
 use crate::error::LoadError;
 use crate::flight::Joined;
@@ -259,11 +259,13 @@ where
                     let Some(answer) = self.refresh_key(claim, key.to_key(), call.hard_timeout) else {
                         return Ok(value);
                     };
-                    return match self.await_refresh(&call, answer).await {
-                        Some(Err(error)) => fallback.answer(&self.store).ok_or(error),
-                        Some(Ok(value)) => Ok(value),
-                        None => Ok(value),
-                    };
+                    match self.await_refresh(&call, answer).await {
+                        Some(Err(error)) => return fallback.answer(&self.store).ok_or(error),
+                        Some(Ok(value)) => return Ok(value),
+                        None if fallback.is_alive(&self.store) => return Ok(value),
+                        // It has died meanwhile: this caller waits for the load like any other that has no value.
+                        None => {}
+                    }
                 }
                 Look::Vacant(claim) => return self.fill_key(&call, claim, key.to_key()).await,
                 Look::Busy(joined) => {
@@ -353,16 +355,25 @@ where
                 }
             }
             counts = false;
+            let stale: Vec<Fallback<K, V>> = refreshes.claims.iter().map(|(_, claim)| claim.fallback()).collect();
             let refreshed = self.refresh_batch(call, refreshes.claims);
             if !fills.claims.is_empty() {
                 let values = self.fill_batch(call, fills.claims).await?;
                 loaded += values.iter().flatten().count();
                 place(&mut answers, &fills.places, &values);
             }
-            if let Some(answer) = refreshed
-                && let Some(Ok(values)) = self.await_refresh(call, answer).await
-            {
-                place(&mut answers, &refreshes.places, &values);
+            if let Some(answer) = refreshed {
+                let refreshed = self.await_refresh(call, answer).await;
+                // What has died meanwhile is no answer any more.
+                let is_dead = |&&(_, claim): &&(usize, usize)| !stale[claim].is_alive(&self.store);
+                let dead: Vec<usize> = refreshes.places.iter().filter(is_dead).map(|&(at, _)| at).collect();
+                dead.iter().for_each(|&at| answers[at] = None);
+                match refreshed {
+                    Some(Ok(values)) => place(&mut answers, &refreshes.places, &values),
+                    Some(Err(error)) if !dead.is_empty() => return Err(error),
+                    Some(Err(_)) => {}
+                    None => open.extend(dead),
+                }
             }
             for (at, joined) in awaited {
                 let landed = self.wait_async(&joined, &mut patience).await?;

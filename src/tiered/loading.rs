@@ -7,7 +7,7 @@ use super::TieredCache;
 use super::consult::{Ticket, Wanted};
 use super::load::{Leader, Prepared};
 use crate::call::CallOptions;
-use crate::claim::Claim;
+use crate::claim::{Claim, Fallback};
 use crate::clock::{Clock, Deadline, real};
 use crate::error::LoadError;
 use crate::flight::Joined;
@@ -295,13 +295,15 @@ where
                 Look::Stale { value, claim: Some(claim) } => {
                     let fallback = claim.fallback();
                     let answer = self.refresh_key(call, Some(standing), claim, key.to_key());
-                    return match self.await_refresh(call, answer).await {
-                        Some(Err(error)) => fallback.answer(&self.local.store).ok_or(error),
-                        Some(Ok(value)) => Ok(value),
-                        None => Ok(value),
-                    };
+                    if let Some(value) = self.refreshed(call, answer, fallback, value).await? {
+                        return Ok(value);
+                    }
                 }
-                Look::Vacant(claim) => return self.fill_key(call, caller, standing, key, claim).await,
+                Look::Vacant(claim) => {
+                    if let Some(value) = self.fill_key(call, caller, standing, key, claim).await? {
+                        return Ok(value);
+                    }
+                }
                 Look::Busy(joined) => {
                     let joined = self.local.may_wait(joined)?;
                     if let Some(value) = self.local.wait_async(&joined, &mut patience).await? {
@@ -363,7 +365,25 @@ where
         await_answer(self.clock(), answer?, until).await
     }
 
-    /// Asks the remote tier for a key that the local one has no value for, and loads it if need be.
+    /// Returns what a refresh brings, or the stale value. `None` if that is dead once it has been waited for: the caller looks
+    /// again, and waits for the load like any other that has no value.
+    async fn refreshed(
+        &self,
+        call: &Call,
+        answer: Option<Answer<Outcome<V, E>>>,
+        fallback: Fallback<K, V>,
+        stale: V,
+    ) -> Outcome<Option<V>, E> {
+        let is_begun = answer.is_some();
+        match self.await_refresh(call, answer).await {
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(error)) => fallback.answer(&self.local.store).map(Some).ok_or(error),
+            None if is_begun && !fallback.is_alive(&self.local.store) => Ok(None),
+            None => Ok(Some(stale)),
+        }
+    }
+
+    /// Asks the remote tier for a key that the local one has no value for, and loads it if need be. `None` says to look again.
     async fn fill_key<Q>(
         &self,
         call: &Call,
@@ -371,13 +391,13 @@ where
         standing: Standing,
         key: &Q,
         claim: Claim<K, V>,
-    ) -> Outcome<V, E>
+    ) -> Outcome<Option<V>, E>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
     {
         let wanted = Wanted { key, claim, at: self.remote.locate(key) };
         let (claim, ticket) = match self.consult_claimed(caller, standing, wanted, call.options).await {
-            Prepared::Answer(value) => return Ok(value),
+            Prepared::Answer(value) => return Ok(Some(value)),
             Prepared::Load(claim, ticket) => (claim, ticket),
         };
         let key = key.to_key();
@@ -385,23 +405,19 @@ where
         if let Some(value) = claim.stale().cloned() {
             let fallback = claim.fallback();
             let answer = self.refresh_permit().map(|permit| self.begin_key(call, permit, key, claim, ticket));
-            return match self.await_refresh(call, answer).await {
-                Some(Err(error)) => fallback.answer(&self.local.store).ok_or(error),
-                Some(Ok(value)) => Ok(value),
-                None => Ok(value),
-            };
+            return self.refreshed(call, answer, fallback, value).await;
         }
         if self.registered.runs_here(call) {
             let limited = call.hard_timeout.map(|allowed| claim.limit(allowed));
             let load = Background { caller, ..self.background(limited.as_ref()) };
-            return within(limited, load.run(&key, claim, ticket)).await;
+            return within(limited, load.run(&key, claim, ticket)).await.map(Some);
         }
         let Some(permit) = self.registered.pool.permit() else {
             claim.turn_away();
             return Err(LoadError::overloaded());
         };
         let answer = self.begin_key(call, permit, key, claim, ticket);
-        self.await_load(call, answer).await
+        self.await_load(call, answer).await.map(Some)
     }
 
     /// Begins to load a key in the background that the remote tier leaves to this process.
@@ -476,16 +492,28 @@ where
                 }
             }
             counts = false;
-            let refreshed = self.refresh_batch(call, standing, refreshes);
+            let refreshes = self.refresh_batch(call, standing, refreshes);
             if !fills.claims.is_empty() {
                 for (places, value) in self.fill_batch(call, standing, fills).await? {
                     brought += usize::from(value.is_some());
                     places.into_iter().for_each(|at| answers[at] = value.clone());
                 }
             }
-            if let Some(Ok(refreshed)) = self.await_refresh(call, refreshed).await {
-                for (places, value) in refreshed.into_iter().filter(|(_, value)| value.is_some()) {
-                    places.into_iter().for_each(|at| answers[at] = value.clone());
+            if let Some((answer, stale)) = refreshes {
+                let refreshed = self.await_refresh(call, Some(answer)).await;
+                // What has died meanwhile is no answer any more.
+                let is_dead = |(_, fallback): &(usize, Fallback<K, V>)| !fallback.is_alive(&self.local.store);
+                let dead: Vec<usize> = stale.into_iter().filter(is_dead).map(|(at, _)| at).collect();
+                dead.iter().for_each(|&at| answers[at] = None);
+                match refreshed {
+                    Some(Ok(refreshed)) => {
+                        for (places, value) in refreshed.into_iter().filter(|(_, value)| value.is_some()) {
+                            places.into_iter().for_each(|at| answers[at] = value.clone());
+                        }
+                    }
+                    Some(Err(error)) if !dead.is_empty() => return Err(error),
+                    Some(Err(_)) => {}
+                    None => open.extend(dead),
                 }
             }
             for (at, joined) in awaited {
@@ -500,18 +528,21 @@ where
         Ok((answers, brought))
     }
 
-    /// Begins to refresh several values of the local tier in the background, if there is room for that.
+    /// Begins to refresh several values of the local tier in the background, if there is room for that. Returns them as well,
+    /// each with its place.
     fn refresh_batch(
         &self,
         call: &Call,
         standing: Standing,
         refreshes: Claimed<K, V>,
-    ) -> Option<Answer<Outcome<Values<V>, E>>> {
+    ) -> Option<(Answer<Outcome<Values<V>, E>>, Vec<(usize, Fallback<K, V>)>)> {
         if refreshes.claims.is_empty() {
             return None;
         }
         let permit = self.refresh_permit()?;
-        Some(self.begin_batch(call, permit, standing, refreshes))
+        let stale = refreshes.places.iter().zip(&refreshes.claims);
+        let stale = stale.map(|(places, (_, claim))| (places[0], claim.fallback())).collect();
+        Some((self.begin_batch(call, permit, standing, refreshes), stale))
     }
 
     /// Asks the remote tier for several keys that the local one has no value for, and loads what it has not.
