@@ -340,7 +340,7 @@ where
             // What passes the local tier by is not copied, as where a copy would not be served.
             let standing = if options.skip_local { Standing::Lapsed } else { standing };
             loop {
-                match self.consult(caller, standing, vec![wanted]).await.pop() {
+                match self.consult(caller, standing, vec![wanted], options.no_refresh).await.pop() {
                     Some(Consulted::Answer(value, freshness)) => return Seen { value, freshness }.into(),
                     Some(Consulted::Load(claim, ticket)) => return self.hand_over(claim, ticket, options),
                     Some(Consulted::Busy(busy)) if !deadline.has_passed(clock.now()) && pauses.pause().await => {

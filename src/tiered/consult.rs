@@ -179,12 +179,14 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    /// Asks the remote tier on behalf of a caller that is about to load these keys. Answers are in their order.
+    /// Asks the remote tier on behalf of a caller that is about to load these keys. Answers are in their order. With
+    /// `no_refresh`, a stale value will do.
     pub(super) async fn consult<'q, Q>(
         &self,
         caller: Caller,
         standing: Standing,
         mut wanted: Vec<Wanted<'q, Q, K, V>>,
+        no_refresh: bool,
     ) -> Vec<Consulted<'q, Q, K, V>>
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
@@ -210,6 +212,10 @@ where
                 }
                 Verdict::Vacant(lease) => {
                     Consulted::Load(claim, ticket(lease.map_or(Target::None, Target::Lease), None))
+                }
+                // What was taken to refresh it goes back.
+                Verdict::Refresh { arrived: Some(arrived), .. } if no_refresh => {
+                    Consulted::Answer(self.adopt_if_trusted(standing, claim, arrived, None), Freshness::Stale)
                 }
                 Verdict::Refresh { cas, record, arrived, elected: Election::Won(lease) } => {
                     self.refresh(caller, standing, key, claim, arrived, ticket(Target::Value(cas, record), Some(lease)))

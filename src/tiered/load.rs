@@ -210,18 +210,12 @@ where
             let consulted = match standing {
                 Standing::CutOff => Some(Consulted::Busy(wanted)),
                 Standing::Trusted | Standing::Lapsed | Standing::Refused => {
-                    self.consult(caller, standing, vec![wanted]).await.pop()
+                    self.consult(caller, standing, vec![wanted], options.no_refresh).await.pop()
                 }
             };
             match consulted {
                 Some(Consulted::Answer(value, _)) => return Prepared::Answer(value),
-                Some(Consulted::Load(claim, ticket)) => {
-                    return match claim.stale().filter(|_| options.no_refresh) {
-                        // The stale value of the remote tier will do. The ticket gives back what was taken to refresh it.
-                        Some(value) => Prepared::Answer(value.clone()),
-                        None => Prepared::Load(claim, ticket),
-                    };
-                }
+                Some(Consulted::Load(claim, ticket)) => return Prepared::Load(claim, ticket),
                 Some(Consulted::Busy(busy)) if pauses.pause().await => wanted = busy,
                 // The other process has had its time: this one loads for itself alone.
                 Some(Consulted::Busy(busy)) => {
@@ -336,7 +330,7 @@ where
             let consulted = match standing {
                 Standing::CutOff => wanted_now.into_iter().map(Consulted::Busy).collect(),
                 Standing::Trusted | Standing::Lapsed | Standing::Refused => {
-                    self.consult(caller, standing, wanted_now).await
+                    self.consult(caller, standing, wanted_now, false).await
                 }
             };
             let (mut loads, mut loaded_places, mut busy_places) = (Vec::new(), Vec::new(), Vec::new());
