@@ -151,11 +151,20 @@ where
                     // What a thread runs on its stack cannot be ended.
                     let allowed = options.hard_timeout.filter(|_| matches!(caller, Caller::Task));
                     let limited = allowed.map(|allowed| claim.limit(allowed));
-                    let fallback = claim.fallback();
+                    let mut fallback = claim.fallback();
                     let wanted = Wanted { key, claim, at: self.remote.locate(key) };
                     let limit = limited.as_ref().map(|limited| limited.limit().clone());
                     let leader = Leader { limit: limit.as_ref(), ..caller.into() };
-                    let load = self.load_claimed(leader, standing, wanted, options, loader);
+                    let load = async {
+                        match self.consult_claimed(caller, standing, wanted, options).await {
+                            Prepared::Answer(value) => Ok(value),
+                            Prepared::Load(claim, ticket) => {
+                                // What was stale in the remote tier alone is here by now.
+                                fallback = claim.fallback();
+                                self.run_one(leader, claim, ticket, loader).await
+                            }
+                        }
+                    };
                     return match within(limited, load).await {
                         Err(error) if matches!(error.kind(), LoadErrorKind::TimedOut) => {
                             fallback.answer(&self.local.store).ok_or(error)
