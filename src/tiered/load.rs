@@ -1,5 +1,6 @@
 //! Loading through both tiers: what happens around a loader.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, Hash};
 use std::pin::pin;
@@ -440,11 +441,17 @@ where
         self.local.store.tally().loaded(took, result.is_ok());
         match result {
             Ok(pairs) => {
-                let mut values: std::collections::HashMap<K, V, ahash::RandomState> = pairs.into_iter().collect();
-                let absent = || self.local.store.settings.absence.as_ref().map(|absence| (absence.make)());
-                let mut answers = Vec::with_capacity(tickets.len());
+                // As in a cache of one tier: a key that was asked for twice is claimed twice if it was invalidated in between.
+                let values = pairs.into_iter().map(|(key, value)| (key, Ok(value)));
+                let mut values: HashMap<K, Result<V, usize>, ahash::RandomState> = values.collect();
+                let mut answers: Vec<Option<V>> = Vec::with_capacity(tickets.len());
                 let loaded = claims.zip(tickets).map(|(claim, ticket)| {
-                    let value = values.remove(claim.key()).or_else(absent);
+                    let found = values.get_mut(claim.key()).map(|value| std::mem::replace(value, Err(answers.len())));
+                    let value = match found {
+                        Some(Ok(value)) => Some(value),
+                        Some(Err(earlier)) => answers[earlier].clone(),
+                        None => self.local.store.settings.absence.as_ref().map(|absence| (absence.make)()),
+                    };
                     answers.push(value.clone());
                     Loaded { claim, ticket, value }
                 });
