@@ -399,7 +399,7 @@ where
         let tickets = Tickets::under(leader, [&claim], vec![ticket]);
         let load = claim.begin();
         let stopwatch = self.core().clock.stopwatch();
-        let result = self.lead(leader, &[claim.flight().clone()], leases, || loader(load)).await;
+        let result = self.lead(leader, &[(claim.flight().clone(), claim.grace())], leases, || loader(load)).await;
         let took = stopwatch.elapsed();
         let Some(ticket) = tickets.take().and_then(|mut tickets| tickets.pop()) else { return Err(given_up(leader)) };
         self.local.store.tally().loaded(took, result.is_ok());
@@ -431,7 +431,7 @@ where
         let leases = tickets.iter().flat_map(Ticket::held_until).collect();
         let tickets = Tickets::under(leader, claims.iter().map(|(_, claim)| claim), tickets);
         let batch = Batch::new(claims.iter_mut().map(|(key, claim)| (key.to_key(), claim.begin())).collect());
-        let flights: Vec<_> = claims.iter().map(|(_, claim)| claim.flight().clone()).collect();
+        let flights: Vec<_> = claims.iter().map(|(_, claim)| (claim.flight().clone(), claim.grace())).collect();
         let stopwatch = self.core().clock.stopwatch();
         let result = self.lead(leader, &flights, leases, || loader(batch)).await;
         let took = stopwatch.elapsed();
@@ -469,32 +469,35 @@ where
         }
     }
 
-    /// Polls a load as the one that leads these flights: nobody takes them over meanwhile, its leases are renewed, and whoever
-    /// asks for their keys from within would wait for itself.
+    /// Polls a load as the one that leads these flights, each with the grace of its claim: nobody takes them over meanwhile, its
+    /// leases are renewed, and whoever asks for their keys from within would wait for itself.
     async fn lead<Fut: Future>(
         &self,
         leader: Leader<'_>,
-        flights: &[Arc<Flight<K, V>>],
+        flights: &[(Arc<Flight<K, V>>, Duration)],
         leases: Vec<Arc<AtomicDeadline>>,
         start: impl FnOnce() -> Fut,
     ) -> Fut::Output {
-        let settings = &self.local.store.settings;
+        let clock = &self.local.store.settings.clock;
+        let longest = flights.iter().map(|(_, grace)| *grace).max().unwrap_or_default();
         let hold = || {
+            let now = clock.now();
             // On a stack the holder cannot vanish. A load that outlives its limit loses what it holds all the same.
-            let until =
-                if leader.blocks { Deadline::NEVER } else { Deadline::after(settings.clock.now(), settings.grace) };
-            let until = leader.limit.map_or(until, |limit| until.min(limit.at()));
-            flights.iter().for_each(|flight| flight.held_until.set(until));
-            leases.iter().for_each(|held_until| held_until.set(until));
+            let until = |grace| {
+                let until = if leader.blocks { Deadline::NEVER } else { Deadline::after(now, grace) };
+                leader.limit.map_or(until, |limit| until.min(limit.at()))
+            };
+            flights.iter().for_each(|(flight, grace)| flight.held_until.set(until(*grace)));
+            leases.iter().for_each(|held_until| held_until.set(until(longest)));
         };
         hold();
         let mut load = pin!({
-            let _leading = Leading::enter(flights);
+            let _leading = Leading::enter(flights.iter().map(|(flight, _)| flight));
             start()
         });
         poll_fn(|context| {
             hold();
-            let _leading = Leading::enter(flights);
+            let _leading = Leading::enter(flights.iter().map(|(flight, _)| flight));
             load.as_mut().poll(context)
         })
         .await
