@@ -1,5 +1,6 @@
 //! Registered loaders: what callers wait for, what runs in the background, and what becomes of loads that fail or hang.
 
+mod adversary;
 mod batches;
 #[cfg(feature = "tiered")]
 mod both_tiers;

@@ -1,5 +1,7 @@
 //! Registered loaders over both tiers, in several processes on one store.
 
+mod adversary;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::thread;

@@ -211,6 +211,24 @@ mod tiered {
     }
 
     #[test]
+    fn a_load_in_the_background_follows_from_the_span_that_began_it() {
+        let log = Log::new();
+        let pages = pages(&InMemoryRemote::new());
+        log.during(|| {
+            let spawned: Mutex<Option<BoxFuture>> = Mutex::default();
+            let request = info_span!("request");
+            let spawn = |load| *spawned.lock().unwrap() = Some(load);
+            let loader = |_| async { Ok::<_, ()>("text".to_owned()) };
+            let mut caller = pin!(pages.get_or_load_detached("key", spawn, loader));
+            assert!(request.in_scope(|| poll(caller.as_mut())).is_pending());
+            let load = spawned.lock().unwrap().take().unwrap();
+            futures::executor::block_on(load);
+        });
+        let [load] = &loads(&log)[..] else { panic!("one load: {log:?}") };
+        assert_eq!((field(load, "background"), load.parent, &load.follows[..]), ("true", None, &["request"][..]));
+    }
+
+    #[test]
     fn a_local_hit_is_not_told() {
         let pages = pages(&InMemoryRemote::new());
         assert!(pages.insert("key".to_owned(), "text".to_owned()).is_through());
