@@ -46,14 +46,16 @@ where
     /// # Blocking
     /// As [`warm_up`](Self::warm_up).
     pub fn warm_up_with(&self, entries: impl IntoIterator<Item = (K, V, EntryOptions)>) -> usize {
-        self.warm_up_noting(entries, |_| ())
+        self.warm_up_by(entries, |entry, reclaimed| self.store.warm(entry, &Terms::ToWarm, reclaimed))
     }
 
-    /// Warms up as [`warm_up_with`](Self::warm_up_with) does, and calls `note` with every entry that is stored.
-    pub(crate) fn warm_up_noting(
+    /// Warms up as [`warm_up_with`](Self::warm_up_with) does, with entries that `place` stores, as [`Store::warm`] does.
+    ///
+    /// [`Store::warm`]: crate::store::Store::warm
+    pub(crate) fn warm_up_by(
         &self,
         entries: impl IntoIterator<Item = (K, V, EntryOptions)>,
-        note: impl Fn(&Arc<Entry<K, V>>),
+        place: impl Fn(&Arc<Entry<K, V>>, &mut bool) -> Result<(), Refusal>,
     ) -> usize {
         let mut entries = entries.into_iter();
         let (mut stored, mut reclaimed) = (0, false);
@@ -68,13 +70,10 @@ where
                 // Nobody knows when the value was read: once the trust lease has lapsed, it does not count.
                 entry.meta.is_own = false;
             }
-            let admitted = self.store.warm(&entry, &Terms::ToWarm, &mut reclaimed);
+            let admitted = place(&entry, &mut reclaimed);
             self.store.count_admitted(&admitted);
             match admitted {
-                Ok(()) => {
-                    note(&entry);
-                    stored += 1;
-                }
+                Ok(()) => stored += 1,
                 Err(Refusal::Unmet | Refusal::Rejected(_)) => {}
                 Err(Refusal::Full) => return stored,
             }

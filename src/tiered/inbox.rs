@@ -7,7 +7,7 @@ use crate::entry::Entry;
 use crate::group::Bump;
 use crate::namespace::core::Audience;
 use crate::store::Store;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Where news for one cache arrive.
 pub(super) struct Inbox<K, V> {
@@ -17,6 +17,8 @@ pub(super) struct Inbox<K, V> {
     root: u64,
     /// Who this cache is in the journal: another of the same name in this process is somebody else.
     pub(super) sender: u64,
+    /// How many news of keys have come.
+    heard: AtomicU64,
     /// What the remote tier has done for the cache.
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "nobody publishes it"))]
     counters: Arc<Counters>,
@@ -24,13 +26,20 @@ pub(super) struct Inbox<K, V> {
 
 impl<K, V> Inbox<K, V> {
     pub(super) fn new(store: Arc<Store<K, V>>, root: u64, sender: u64, counters: Arc<Counters>) -> Self {
-        Inbox { store, index: WireIndex::new(), root, sender, counters }
+        Inbox { store, index: WireIndex::new(), root, sender, heard: AtomicU64::new(0), counters }
     }
 
     /// Notes under which hash the local tier knows a key, for news to find it. What stands in the local tier for the key has
     /// to be there already, and nothing may have been sent for it yet.
     pub(super) fn note(&self, fingerprint: u64, hash: u64) {
         self.index.note(&self.store, Note { fingerprint, hash });
+    }
+
+    /// Returns how many news of keys have come so far. What is noted before this says as many as it did before the key stood was
+    /// there in time for all that have come since.
+    pub(super) fn heard(&self) -> u64 {
+        // Relaxed: news that did not find a note are ordered before it, and so before this, by the lock they looked under.
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Returns whether this very entry is still in the local tier.
@@ -56,6 +65,8 @@ where
         else {
             return;
         };
+        // Before it is looked for.
+        self.heard.fetch_add(1, Ordering::Relaxed);
         // What this cache has inserted is newer here than there. Its own removals count like anybody's: a value may have been
         // copied between the removal here and the one there.
         if matches!(moved, Moved::KeyInsert(_)) && sender == self.sender {

@@ -12,7 +12,7 @@ use crate::options::EntryOptions;
 use crate::remote::batch::Caller;
 use crate::remote::key::RemoteKey;
 use crate::stats::bump;
-use crate::store::{Look, Refusal};
+use crate::store::{Look, Refusal, Terms};
 
 /// How many keys are read from the remote tier at once: what one write carries.
 const READ_AT_ONCE: usize = 256;
@@ -87,8 +87,17 @@ where
 
     async fn warm_up_local(&self, caller: Caller, entries: impl IntoIterator<Item = (K, V, EntryOptions)>) -> usize {
         self.core().meet(caller).await;
-        self.local.warm_up_noting(entries, |entry| {
-            self.remote.inbox.note(self.remote.locate(&entry.key).fingerprint, entry.hash);
+        let (inbox, store) = (&self.remote.inbox, &self.local.store);
+        self.local.warm_up_by(entries, |entry, reclaimed| {
+            let fingerprint = self.remote.locate(&entry.key).fingerprint;
+            let heard = inbox.heard();
+            store.warm(entry, &Terms::ToWarm, reclaimed)?;
+            inbox.note(fingerprint, entry.hash);
+            // Nothing is asked for after the note that would be newer: news which did not find it yet may have been of this key.
+            if inbox.heard() != heard && store.withdraw(entry) {
+                return Err(Refusal::Unmet);
+            }
+            Ok(())
         })
     }
 

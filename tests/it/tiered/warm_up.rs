@@ -1,5 +1,7 @@
 //! Warming the local tier up, from an iterator and from the remote tier.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use larder::{EntryOptions, InMemoryRemote, LostTrust, Namespace};
@@ -53,6 +55,30 @@ fn news_reach_what_is_warmed_up() {
     b.bump();
     a.look();
     assert_eq!(a.local("key 3"), None);
+}
+
+/// Another process removes the key when its value is there already, and before the index of news knows of it: between the two,
+/// the listener is told of a dead one that was found in passing.
+#[test]
+fn news_that_come_a_moment_after_a_value_is_stored_take_it_along() {
+    let stand = Stand::memory();
+    let name = stand.fresh();
+    let itself: Arc<OnceLock<super::Pages>> = Arc::default();
+    let listener = {
+        let (itself, other, done) = (itself.clone(), stand.bystander(&name), AtomicBool::new(false));
+        move |_: &String, _: &String, _| {
+            let Some(pages) = itself.get().filter(|_| !done.swap(true, Ordering::SeqCst)) else { return };
+            assert_eq!(pages.local().get("k").as_deref(), Some("old"), "it is stored");
+            assert!(other.remove("k").is_acknowledged());
+            pages.namespace().poll_now().unwrap();
+        }
+    };
+    let pages = process(&name, stand.gate.clone(), |pages| pages.shards(1).on_removal(listener));
+    assert_eq!(pages.warm_up_with([(own("dead"), own("1"), EntryOptions::new().groups(["g"]))]), 1);
+    assert!(pages.invalidate_group("g").is_acknowledged());
+    itself.set(pages.clone()).unwrap();
+    assert_eq!(pages.warm_up([(own("k"), own("old"))]), 0);
+    assert_eq!((pages.local().get("k"), pages.get("k")), (None, None));
 }
 
 /// The first look at the journal voids what was there before it.
