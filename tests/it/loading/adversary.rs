@@ -2,14 +2,17 @@
 
 use std::future::{Future, pending};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use larder::{BoxFuture, CallOptions, Load, LoadErrorKind};
 
 use super::{Act, HARD, Numbers, SOFT_TTL, Script};
-use crate::scene::{Gate, eventually, roomy, within_patience};
+use crate::scene::{Gate, eventually, ms, roomy, within_patience};
 
 /// With one thread, whoever waited on it for what it has yet to run would wait for ever.
 #[test]
@@ -160,9 +163,69 @@ fn a_call_without_any_time_fails_and_leaves_the_key_free() {
     let script = Script::of([Act::Return(1)]);
     let (builder, _time) = roomy();
     let cache: Numbers = builder.loader(script.loader()).build().unwrap();
-    let never = CallOptions::new().hard_timeout(std::time::Duration::ZERO);
+    let never = CallOptions::new().hard_timeout(Duration::ZERO);
     assert_eq!(cache.load_with(&1, never).unwrap_err().kind(), LoadErrorKind::TimedOut);
     assert_eq!(block_on(cache.load_with_async(&1, never)).unwrap_err().kind(), LoadErrorKind::TimedOut);
     assert_eq!(cache.load(&1).unwrap(), 1);
     assert_eq!(cache.load_with(&1, never).unwrap(), 1);
+}
+
+/// What loads of one key have begun, to tell whether two were under way at a time.
+#[derive(Clone, Default)]
+pub(super) struct Begun(Arc<([AtomicUsize; 4], AtomicBool)>);
+
+impl Begun {
+    /// Takes a while, fails, panics or hangs, as chance has it. Notes if another load of the key has begun before this one was
+    /// over or given up.
+    pub(super) fn load<V>(&self, key: usize, load: &Load<V>) -> Result<usize, &'static str> {
+        let (begun, overlapped) = &*self.0;
+        let mine = begun[key].fetch_add(1, Ordering::SeqCst) + 1;
+        let luck = fastrand::u64(..100);
+        thread::sleep(ms(if luck < 10 { 40 } else { luck % 8 }));
+        // In this order: a load is given up before the next one begins.
+        if begun[key].load(Ordering::SeqCst) != mine && !load.is_cancelled() {
+            overlapped.store(true, Ordering::SeqCst);
+        }
+        match luck % 4 {
+            0 => Err("down"),
+            // Without a message: there are many.
+            1 => std::panic::resume_unwind(Box::new(())),
+            _ => Ok(mine),
+        }
+    }
+
+    pub(super) fn assert_one_at_a_time(&self) {
+        assert!(!self.0.1.load(Ordering::SeqCst), "two loads of a key at a time");
+    }
+}
+
+#[test]
+fn loads_that_hang_fail_and_panic_keep_no_caller_and_are_one_at_a_time() {
+    let begun = Begun::default();
+    let loader = {
+        let begun = begun.clone();
+        move |key: &usize, load: Load<usize>| begun.load(*key, &load)
+    };
+    let cache = larder::Cache::builder().capacity(100).soft_ttl(ms(5)).hard_ttl(ms(25)).stale_if_error(ms(2));
+    let cache = cache.loader(loader).hard_timeout(ms(20)).soft_timeout(ms(3)).load_threads(16).build().unwrap();
+    let start = Instant::now();
+    let longest = crate::scene::together(6, |_| {
+        let mut longest = Duration::ZERO;
+        while start.elapsed() < ms(2_000) {
+            let called = Instant::now();
+            let key = fastrand::usize(..4);
+            match fastrand::u8(..4) {
+                0 => drop(cache.load_many(&[key, (key + 1) % 4])),
+                1 => drop(block_on(cache.load_async(&key))),
+                2 => drop(cache.refresh(&key)),
+                _ => drop(cache.load(&key)),
+            }
+            longest = longest.max(called.elapsed());
+        }
+        longest
+    });
+    begun.assert_one_at_a_time();
+    assert!(cache.stats().load_aborts > 0, "some have hung");
+    // What no call may take: that of another caller's load without any timeout.
+    assert!(longest.into_iter().all(|longest| longest < ms(5_000)));
 }

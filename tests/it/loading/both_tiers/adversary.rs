@@ -248,3 +248,41 @@ fn a_value_that_dies_while_its_refresh_is_waited_for_is_not_served() {
     gate.open();
     assert_eq!(block_on(asking).unwrap(), "new");
 }
+
+#[test]
+fn loads_that_hang_fail_and_panic_keep_no_caller_and_are_one_at_a_time_among_processes() {
+    let store = InMemoryRemote::new();
+    let begun = crate::loading::adversary::Begun::default();
+    let processes: Vec<Pages> = (0..2)
+        .map(|_| {
+            let namespace = larder::Namespace::builder("ns", store.clone()).poll_interval(ms(10)).build().unwrap();
+            namespace.poll_now().unwrap();
+            let begun = begun.clone();
+            let loader = move |key: &String, load: Load<String>| {
+                begun.load(key.parse().unwrap(), &load).map(|value| value.to_string())
+            };
+            let pages = TieredCache::builder(&namespace, "pages").capacity(100).codec(larder::RawBytes);
+            let pages = pages.soft_ttl(ms(20)).hard_ttl(ms(3_000)).stale_if_error(ms(2)).loader(loader);
+            pages.hard_timeout(ms(20)).soft_timeout(ms(3)).load_threads(16).build().unwrap()
+        })
+        .collect();
+    let start = std::time::Instant::now();
+    let longest = crate::scene::together(6, |thread| {
+        let pages = &processes[thread % 2];
+        let mut longest = std::time::Duration::ZERO;
+        while start.elapsed() < ms(2_000) {
+            let called = std::time::Instant::now();
+            let key = fastrand::usize(..4).to_string();
+            match fastrand::u8(..6) {
+                0 => drop(pages.load_many([&*key, "0"])),
+                1 => drop(block_on(pages.load_async(&*key))),
+                2 => drop(pages.refresh(&*key)),
+                _ => drop(pages.load(&*key)),
+            }
+            longest = longest.max(called.elapsed());
+        }
+        longest
+    });
+    begun.assert_one_at_a_time();
+    assert!(longest.into_iter().all(|longest| longest < ms(5_000)));
+}
