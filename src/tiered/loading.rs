@@ -492,15 +492,17 @@ where
                 }
             }
             counts = false;
-            let refreshes = self.refresh_batch(call, standing, refreshes);
+            let stale = refreshes.places.iter().zip(&refreshes.claims);
+            let stale: Vec<_> = stale.map(|(places, (_, claim))| (places[0], claim.fallback())).collect();
+            let refreshed = self.refresh_batch(call, standing, refreshes);
             if !fills.claims.is_empty() {
                 for (places, value) in self.fill_batch(call, standing, fills).await? {
                     brought += usize::from(value.is_some());
                     places.into_iter().for_each(|at| answers[at] = value.clone());
                 }
             }
-            if let Some((answer, stale)) = refreshes {
-                let refreshed = self.await_refresh(call, Some(answer)).await;
+            if refreshed.is_some() {
+                let refreshed = self.await_refresh(call, refreshed).await;
                 // What has died meanwhile is no answer any more.
                 let is_dead = |(_, fallback): &(usize, Fallback<K, V>)| !fallback.is_alive(&self.local.store);
                 let dead: Vec<usize> = stale.into_iter().filter(is_dead).map(|(at, _)| at).collect();
@@ -528,21 +530,18 @@ where
         Ok((answers, brought))
     }
 
-    /// Begins to refresh several values of the local tier in the background, if there is room for that. Returns them as well,
-    /// each with its place.
+    /// Begins to refresh several values of the local tier in the background, if there is room for that.
     fn refresh_batch(
         &self,
         call: &Call,
         standing: Standing,
         refreshes: Claimed<K, V>,
-    ) -> Option<(Answer<Outcome<Values<V>, E>>, Vec<(usize, Fallback<K, V>)>)> {
+    ) -> Option<Answer<Outcome<Values<V>, E>>> {
         if refreshes.claims.is_empty() {
             return None;
         }
         let permit = self.refresh_permit()?;
-        let stale = refreshes.places.iter().zip(&refreshes.claims);
-        let stale = stale.map(|(places, (_, claim))| (places[0], claim.fallback())).collect();
-        Some((self.begin_batch(call, permit, standing, refreshes), stale))
+        Some(self.begin_batch(call, permit, standing, refreshes))
     }
 
     /// Asks the remote tier for several keys that the local one has no value for, and loads what it has not.
