@@ -2,9 +2,16 @@
 //!
 //! Names follow Prometheus: snake case, the unit at the end, `_total` behind what only grows.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
 use super::cache::CacheWatch;
+#[cfg(any(feature = "tiered", feature = "tracing"))]
+use super::events::{Limit, event};
+#[cfg(any(feature = "tiered", feature = "tracing"))]
+use crate::sync::OnceLock;
+use crate::task::drop_quietly;
 
 /// What a recorder is told of where figures come from.
 const METADATA: Metadata<'static> = Metadata::new("larder", Level::INFO, Some("larder"));
@@ -77,7 +84,22 @@ pub(super) const EXCHANGE_COMMANDS: Histogram = Histogram {
 /// Records one value of a distribution, with whatever recorder there is by now.
 pub(super) fn record(histogram: &Histogram, labels: Vec<Label>, value: f64) {
     let key = Key::from_parts(histogram.name, labels);
-    with_recorder(|recorder| recorder.register_histogram(&key, &METADATA)).record(value);
+    guarded(|| with_recorder(|recorder| recorder.register_histogram(&key, &METADATA)).record(value));
+}
+
+/// Tells a recorder of something. It is foreign code, whose panic must end neither the load that it is told of, nor a thread
+/// of a namespace.
+pub(super) fn guarded(tell: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(tell)) {
+        drop_quietly(panic);
+        #[cfg(any(feature = "tiered", feature = "tracing"))]
+        {
+            static PANICS: OnceLock<Limit> = OnceLock::new();
+            if let Some(others) = PANICS.get_or_init(Limit::default).pass() {
+                event!(error, [others = others.0], "the recorder of metrics panicked{others}");
+            }
+        }
+    }
 }
 
 /// Where the figures of one cache or namespace are written, with the labels that all of them have.

@@ -3,8 +3,6 @@
 use std::future::Future;
 #[cfg(feature = "tracing")]
 use std::future::poll_fn;
-#[cfg(feature = "metrics")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "tracing")]
 use std::pin::pin;
 #[cfg(feature = "metrics")]
@@ -16,9 +14,7 @@ use metrics::Label;
 use tracing::{Level, Span, field::Empty, span};
 
 #[cfg(feature = "metrics")]
-use super::events::event;
-#[cfg(feature = "metrics")]
-use super::figures::{EXCHANGE_COMMANDS, EXCHANGE_SECONDS, record};
+use super::figures::{EXCHANGE_COMMANDS, EXCHANGE_SECONDS, guarded, record};
 #[cfg(feature = "metrics")]
 use super::publish::publish_namespace;
 #[cfg(feature = "metrics")]
@@ -246,12 +242,7 @@ impl Publisher {
             return;
         }
         self.due = Some(Deadline::after(now, PUBLISH_EVERY));
-        // A recorder is foreign code, whose panic must not end the thread that follows the journal.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| publish_namespace(core))) {
-            // Dropping it may panic once more.
-            std::mem::forget(panic);
-            event!(error, "the recorder of metrics panicked");
-        }
+        guarded(|| publish_namespace(core));
     }
 
     #[cfg(not(feature = "metrics"))]

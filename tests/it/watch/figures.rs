@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder::{Cache, Clock, EntryOptions};
-use metrics::with_local_recorder;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::scene::ms;
@@ -96,6 +96,45 @@ fn the_time_of_a_load_is_recorded_when_it_ends() {
     assert_eq!(["ok", "error"].map(took), [&Value::Histogram(vec![0.25]); 2]);
 }
 
+/// A recorder that panics, whatever it is told.
+struct Panicking;
+
+impl Recorder for Panicking {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        panic!("counter")
+    }
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        panic!("gauge")
+    }
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {
+        panic!("histogram")
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        panic!("counter")
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        panic!("gauge")
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        panic!("histogram")
+    }
+}
+
+#[test]
+fn a_recorder_that_panics_ends_no_load() {
+    let cache: Cache<u32, u32> = Cache::new(10);
+    with_local_recorder(&Panicking, || {
+        assert_eq!(cache.get_or_load(&1, |_| Ok::<_, ()>(1)).unwrap(), 1);
+        assert!(cache.get_or_load(&2, |_| Err(())).is_err());
+    });
+    assert_eq!((cache.get(&1), cache.stats().loads), (Some(1), 1));
+}
+
 #[cfg(feature = "tiered")]
 mod tiered {
     use std::convert::Infallible;
@@ -107,7 +146,6 @@ mod tiered {
         TieredCache,
     };
 
-    use metrics::Unit;
     use metrics_util::MetricKind;
 
     use super::*;
@@ -137,6 +175,18 @@ mod tiered {
 
     fn pages(namespace: &Namespace) -> TieredCache<String, String> {
         TieredCache::builder(namespace, "pages").capacity(10).codec(RawBytes).build().unwrap()
+    }
+
+    /// The calling thread carries out its own exchange, and tells of it, while it holds a place on the way to the store.
+    #[test]
+    fn a_recorder_that_panics_ends_no_exchange() {
+        let namespace = Namespace::builder("site", store()).build().unwrap();
+        let pages = pages(&namespace);
+        with_local_recorder(&Panicking, || {
+            for key in ["a", "b"] {
+                assert!(pages.insert(key.to_owned(), "page".to_owned()).is_through());
+            }
+        });
     }
 
     fn load(pages: &TieredCache<String, String>, key: &str) -> String {
