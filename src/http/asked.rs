@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, HOST, HeaderMap, HeaderName, LOCATION, PRAGMA,
-    RANGE, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION,
+    HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, PRAGMA, RANGE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Uri};
 
@@ -21,6 +21,9 @@ const MAX_SELECTED: usize = 2 << 10;
 
 /// Between the parts of a key: neither addresses nor headers have it.
 const BETWEEN: char = '\n';
+
+/// How one address is written by the versions of HTTP: 1.1 as a rule has no scheme, and 2 always has one.
+const SCHEMES: [&str; 3] = ["", "http", "https"];
 
 /// What is done about a request.
 pub(super) enum Reading {
@@ -75,14 +78,14 @@ impl Asked {
         }
         let mut control = CacheControl::of(headers);
         // RFC 9111, section 5.4: of old clients, which know no Cache-Control.
-        let no_cache = |value: &http::HeaderValue| {
-            value.as_bytes().to_ascii_lowercase().windows(8).any(|word| word == b"no-cache")
-        };
+        let no_cache =
+            |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(8).any(|word| word == b"no-cache");
         control.no_cache |= !headers.contains_key(CACHE_CONTROL) && headers.get_all(PRAGMA).iter().any(no_cache);
         let has_content = headers.contains_key(TRANSFER_ENCODING)
             || headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
         let is_foreign = control.no_store
             || has_content
+            || has_two_hosts(request.uri(), headers)
             || [RANGE, UPGRADE].iter().any(|name| headers.contains_key(name))
             || conditions::has_foreign(headers);
         let is_authorized = headers.contains_key(AUTHORIZATION);
@@ -149,7 +152,7 @@ impl Address {
     }
 
     /// Returns the keys of all that a change under this address makes doubtful (RFC 9111, section 4.4): the address
-    /// itself, and those of the same host that the response names.
+    /// itself, and those of the same host that the response names, whichever version of HTTP their clients speak.
     pub(super) fn changed_with(&self, response: &HeaderMap) -> Vec<String> {
         let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
             let uri: Uri = response.get(&name)?.to_str().ok()?.parse().ok()?;
@@ -159,12 +162,26 @@ impl Address {
         });
         let mut keys: Vec<String> = std::iter::once(self.clone())
             .chain(named)
+            .flat_map(|address| {
+                let written = SCHEMES.map(|scheme| Address { scheme: scheme.to_owned(), ..address.clone() });
+                written.into_iter().chain([address])
+            })
             .flat_map(|address| [false, true].map(|is_authorized| address.key(is_authorized)))
             .filter(|key| key.len() <= MAX_KEY)
             .collect();
+        keys.sort_unstable();
         keys.dedup();
         keys
     }
+}
+
+/// Returns whether a request names its host more than once, and not the same each time. The key has one, and a handler may
+/// go by another, of which the next clients are not to be told.
+fn has_two_hosts(uri: &Uri, headers: &HeaderMap) -> bool {
+    let named = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts = named.into_iter().chain(headers.get_all(HOST).iter().map(HeaderValue::as_bytes));
+    let first = hosts.next();
+    hosts.any(|host| first.is_some_and(|first| !first.eq_ignore_ascii_case(host)))
 }
 
 /// Where in the cache a response is looked for.
@@ -206,16 +223,16 @@ impl Place {
 fn selected(names: &[HeaderName], headers: &HeaderMap) -> Option<String> {
     let mut selected = String::new();
     for name in names {
-        // Negotiation by these has no case.
-        let folds = name.as_str().starts_with("accept");
+        // Lists without case, in which space means nothing. Of any other header it may be inside of quotes.
+        let is_list = [ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE].contains(name);
         let mut comma = "=";
         selected.push_str(name.as_str());
         for value in headers.get_all(name) {
-            for part in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            for part in value.as_bytes().split(|&byte| is_list && byte == b',').map(<[u8]>::trim_ascii) {
                 // Bytes beyond ASCII have no form of their own here; who sends them is answered by the handler.
                 let part = std::str::from_utf8(part).ok()?;
                 selected.push_str(comma);
-                if folds {
+                if is_list {
                     selected.push_str(&part.to_ascii_lowercase());
                 } else {
                     selected.push_str(part);
@@ -309,7 +326,9 @@ mod tests {
             address.changed_with(&headers).iter().filter(|key| key.starts_with("public")).count()
         };
         assert!(address.changed_with(&HeaderMap::new()).contains(&key("/a", &[("host", "h")])));
-        assert_eq!([changed("/b"), changed("http://h/b"), changed("http://other/b"), changed("b")], [2, 2, 1, 1]);
+        let of_one = SCHEMES.len();
+        assert_eq!([changed("/b"), changed("http://h/b")], [2 * of_one; 2]);
+        assert_eq!([changed("http://other/b"), changed("b"), changed("/a")], [of_one; 3]);
     }
 
     /// RFC 9111, sections 4.2.4 and 5.2.1; RFC 5861.

@@ -123,6 +123,26 @@ fn what_varies_by_more_is_told_apart_by_more() {
     assert_eq!(site.runs(), runs);
 }
 
+/// Of a header that this cache does not know, neither case nor space is known to mean nothing.
+#[test]
+fn what_may_differ_selects_differently() {
+    let names = ["accept", "accept-token", "cookie"];
+    let site = Site::with(builder().0, move |_, request| {
+        let said = names.map(|name| request.headers().get(name).map_or("", |value| value.to_str().unwrap()));
+        page(&[FRESH, ("vary", &names.join(", "))], &said.concat())
+    });
+    for (name, value) in [
+        ("accept", "text/html;profile=\"A\""),
+        ("accept", "text/html;profile=\"a\""),
+        ("accept-token", "A"),
+        ("accept-token", "a"),
+        ("cookie", "name=\"x, y\""),
+        ("cookie", "name=\"x,y\""),
+    ] {
+        assert_eq!(site.get("/", &[(name, value)]).body, value);
+    }
+}
+
 #[test]
 fn a_variant_ages_by_itself() {
     let (builder, time) = builder();
