@@ -200,12 +200,16 @@ impl<'a> Directive<'a> {
     }
 
     fn seconds(&self) -> Option<Duration> {
-        let digits = self.argument.filter(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))?;
-        // A number that does not fit is long enough to be cut.
-        let seconds =
-            digits.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-        Some(Duration::from_secs(seconds).min(LONGEST))
+        seconds(self.argument?)
     }
+}
+
+/// Reads an interval (RFC 9111, section 1.2.2). A number that does not fit is long enough to be cut.
+pub(super) fn seconds(digits: &[u8]) -> Option<Duration> {
+    let digits = Some(digits).filter(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))?;
+    let seconds =
+        digits.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
 /// Returns whether a token may have this byte (RFC 9110, section 5.6.2).

@@ -35,7 +35,8 @@ impl Depends {
         Depends { groups: groups.into_iter().map(Into::into).collect(), keep: None }
     }
 
-    /// Keeps the response here for `time`, whatever its `Cache-Control` allows the caches behind this one.
+    /// Keeps the response here for `time`, and for 49 days at most, whatever its `Cache-Control` allows the caches behind
+    /// this one.
     ///
     /// For an origin that tells browsers `no-cache`, so that they ask each time, and answers them from here until a
     /// group is invalidated. The response counts as made when it is sent: it carries no `Age`. What is `private` or

@@ -178,7 +178,8 @@ impl Stored {
         let mut headers = self.headers.clone();
         // What the origin keeps by its own word is made when it is sent. Anything else says when it was.
         let age = if self.terms.is_origins { Duration::ZERO } else { standing.age };
-        let made = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        // An age may be a stranger's word, and older than what dates can say.
+        let made = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH);
         if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(made)) {
             headers.insert(DATE, date);
         }
@@ -244,6 +245,13 @@ pub(super) fn prepare(headers: &mut HeaderMap) {
         .collect();
     for name in named.iter().chain(&OF_CONNECTIONS).chain(&[DATE, AGE]) {
         headers.remove(name);
+    }
+    // As they come from a connection, values are slices of all that it has read: a copy holds what is weighed.
+    for value in headers.values_mut() {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive());
+            *value = copy;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{AGE, CONTENT_RANGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderName, StatusCode};
 
-use super::cache_control::CacheControl;
+use super::cache_control::{CacheControl, seconds};
 use super::conditions::date;
 use super::depends::Depends;
 use super::etag::ETag;
@@ -16,6 +16,10 @@ pub(super) const MAX_VARY: usize = 16;
 /// How many groups a response may depend on: as many as an entry of the remote tier records, but for those of larder's
 /// own.
 pub(super) const MAX_GROUPS: usize = 250;
+
+/// The longest that a response is stored. An entry of the remote tier records no more than a little above this, in 32 bits;
+/// and how old a response is follows from how much of its time is left.
+const LONGEST_KEPT: Duration = Duration::from_secs(49 * 24 * 3_600);
 
 /// How the cache decides where the response leaves it open.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +66,7 @@ pub(super) struct Terms {
 impl Terms {
     /// Returns how long the response is stored.
     pub(super) fn kept_for(&self) -> Duration {
-        self.fresh_for.saturating_add(self.kept_stale)
+        self.fresh_for.saturating_add(self.kept_stale).min(LONGEST_KEPT)
     }
 }
 
@@ -187,8 +191,8 @@ pub(super) fn vary(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
 /// elsewhere.
 fn initial_age(headers: &HeaderMap, now: SystemTime) -> Duration {
     let apparent = date(headers, &DATE).and_then(|made| now.duration_since(made).ok()).unwrap_or_default();
-    let stated = headers.get_all(AGE).iter().filter_map(|age| age.to_str().ok()?.trim().parse().ok()).max();
-    apparent.max(Duration::from_secs(stated.unwrap_or_default()))
+    let stated = headers.get_all(AGE).iter().filter_map(|age| seconds(age.as_bytes().trim_ascii())).max();
+    apparent.max(stated.unwrap_or_default())
 }
 
 /// The statuses whose meaning this cache knows, so that it may store them with explicit freshness. Errors of the server
@@ -335,7 +339,9 @@ mod tests {
         assert_eq!(fresh("date: Sun, 06 Nov 1994 08:49:27 GMT"), 50);
         assert_eq!(fresh("date: Sun, 06 Nov 1994 08:49:27 GMT\nage: 30"), 30);
         assert_eq!(fresh("date: Sun, 06 Nov 1994 08:59:27 GMT"), 60);
-        assert_eq!(plan(200, "cache-control: max-age=60\nage: 60"), Plan::Pass("stale"));
+        for old in ["60", "99999999999999999999999"] {
+            assert_eq!(plan(200, &format!("cache-control: max-age=60\nage: {old}")), Plan::Pass("stale"));
+        }
     }
 
     /// RFC 5861, and what forbids it: RFC 9111, sections 4.2.4 and 5.2.2.

@@ -121,6 +121,9 @@ where
             status.ttl = CacheStatus::hit(Some(&standing)).ttl;
             match self.asked.judge(stored, &standing) {
                 Verdict::Serve => return Ok(self.serve(stored, &standing, &status)),
+                Verdict::Refresh if self.asked.control.only_if_cached => {
+                    return Ok(self.serve(stored, &standing, &status));
+                }
                 // It is new. From the remote tier, it need not be.
                 Verdict::Ask if (has_loaded || has_replaced) && !shared.shelf.is_shared() => {
                     return Ok(self.serve(stored, &standing, &status));
@@ -274,8 +277,12 @@ where
         }
     }
 
-    /// Has the handler answer this request alone. `known` is what is known of the address, and may prove wrong.
+    /// Has the handler answer this request alone, if its client lets it. `known` is what is known of the address, and may
+    /// prove wrong.
     async fn forward(mut self, at: &Place, known: Option<&Page>, status: CacheStatus) -> Answer<R, S::Error> {
+        if self.asked.control.only_if_cached {
+            return Ok(self.refused());
+        }
         let mut request = self.request.take().expect("the handler has not had it yet");
         let stored = known.and_then(Page::response);
         // A client with conditions of its own is answered by them.
@@ -326,9 +333,11 @@ where
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.body_mut() = ResponseBody::empty();
         } else if self.asked.is_head {
-            // What a GET would be answered with, which the server cannot see any more.
+            // What a GET would be answered with, which the server cannot see any more. An empty body says nothing: it
+            // may be that of a handler that was asked for the head alone.
             let body = std::mem::replace(response.body_mut(), ResponseBody::empty());
-            if let (Some(len), false) = (body.size_hint().exact(), response.headers().contains_key(CONTENT_LENGTH)) {
+            let has_length = response.headers().contains_key(CONTENT_LENGTH);
+            if let (Some(len @ 1..), false) = (body.size_hint().exact(), has_length) {
                 response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
             }
         }

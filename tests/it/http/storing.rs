@@ -1,8 +1,12 @@
 //! What is stored and what is not, seen from outside: does the handler run again? (RFC 9111, sections 3 and 5.)
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::Method;
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use http_body_util::Full;
 use larder::http::Depends;
 
 use super::{Site, builder, depending, page, with_status};
@@ -118,6 +122,17 @@ fn only_if_cached_never_runs_the_handler() {
     assert_eq!(site.get("/", only).body, "render 1");
     time.advance(60 * SECOND);
     assert_eq!((site.get("/", only).status, site.runs()), (504, 1));
+    // Nor where all that is known is that nothing may be stored, or a tag.
+    for headers in [&[("cache-control", "private")][..], &[("etag", "\"a\"")]] {
+        let site = Site::with(builder().0, |_, _| depending(Depends::on(["a"]), page(headers, "")));
+        site.get("/", &[]);
+        assert_eq!((site.get("/", only).status, site.runs()), (504, 1), "{headers:?}");
+    }
+    // Nor to refresh what may be served stale.
+    let (site, time) = Site::numbered(&[("cache-control", "max-age=60, stale-while-revalidate=60")]);
+    site.get("/", &[]);
+    time.advance(70 * SECOND);
+    assert_eq!((site.get("/", only).status, site.runs()), (200, 1));
 }
 
 /// RFC 9111, section 4.2.3 and 5.1.
@@ -164,6 +179,90 @@ fn head_says_how_long_the_content_would_be() {
         let head = site.send(Method::HEAD, "/", &[]);
         assert_eq!((head.status, head.body.as_str(), head.header("content-length")), (200, "", "8"));
     }
+}
+
+/// A handler that is asked for the head alone, since nothing may be stored, and leaves out a content that has a length.
+#[test]
+fn no_head_says_that_there_would_be_no_content() {
+    let answer = |request: &http::Request<()>| if request.method() == Method::HEAD { "" } else { "body" };
+    let site = Site::with(builder().0, move |_, request| page(&[("cache-control", "private")], answer(request)));
+    site.get("/", &[]);
+    assert_eq!(site.send(Method::HEAD, "/", &[]).header("content-length"), "");
+}
+
+/// The date on which it was made is before those that a header can say.
+#[test]
+fn what_says_to_be_older_than_time_is_served() {
+    let (site, _) = Site::numbered(&[("cache-control", "max-age=2147483647"), ("age", "2100000000")]);
+    for _ in 0..2 {
+        let got = site.get("/", &[]);
+        assert_eq!((got.body.as_str(), got.header("date")), ("render 1", "Thu, 01 Jan 1970 00:00:00 GMT"));
+    }
+}
+
+/// Which of the two a handler goes by, the key cannot know: what one client says of itself must not be told to the next.
+#[test]
+fn a_request_of_two_hosts_poisons_nothing() {
+    let site = Site::with(builder().0, |_, request| {
+        let host = request.headers().get_all("host").iter().next_back();
+        page(&[("cache-control", "max-age=60")], host.map_or("h", |host| host.to_str().unwrap()))
+    });
+    site.get("https://h/", &[("host", "evil")]);
+    assert_eq!(site.get("https://h/", &[]).body, "h");
+    site.get("/", &[("host", "h"), ("host", "evil")]);
+    assert_eq!(site.get("/", &[("host", "H")]).body, "H");
+    assert_eq!(site.get("/", &[("host", "h"), ("host", "H")]).cache_status(), "larder; hit; ttl=60");
+}
+
+/// RFC 9111, section 4.4. Requests of HTTP/2 say the scheme, and those of HTTP/1.1 do not.
+#[test]
+fn a_change_drops_its_address_for_clients_of_every_version() {
+    let (site, _) = Site::numbered(&[("cache-control", "max-age=60")]);
+    let host = &[("host", "h")][..];
+    for (uri, headers, other, others_headers) in [("https://h/a", &[][..], "/a", host), ("/b", host, "http://h/b", &[])]
+    {
+        let first = site.get(uri, headers).body;
+        assert_eq!(site.get(uri, headers).body, first);
+        site.send(Method::PUT, other, others_headers);
+        assert_ne!(site.get(uri, headers).body, first, "{uri}");
+    }
+}
+
+/// Bytes that say when they are freed.
+struct Watched(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A handler that hands on what it got over a connection has slices of all that it read there: what a page weighs is what
+/// it holds.
+#[test]
+fn a_page_holds_no_more_than_it_weighs() {
+    let (is_body_freed, is_value_freed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (body_freed, value_freed) = (is_body_freed.clone(), is_value_freed.clone());
+    let site = Site::with(builder().0, move |_, _| {
+        let read = |freed: &Arc<AtomicBool>| Bytes::from_owner(Watched(vec![b'a'; 100_000], freed.clone()));
+        let mut page = page(&[("cache-control", "max-age=60")], "");
+        *page.body_mut() = Full::new(read(&body_freed).slice(..10));
+        let value = HeaderValue::from_maybe_shared(read(&value_freed).slice(..10)).unwrap();
+        page.headers_mut().insert("x-read", value);
+        page
+    });
+    let got = site.get("/", &[]);
+    assert_eq!((got.body.as_str(), got.header("x-read")), ("aaaaaaaaaa", "aaaaaaaaaa"));
+    drop(got);
+    assert!((1..1_000).contains(&site.cache.weight()));
+    assert!(is_body_freed.load(Ordering::SeqCst) && is_value_freed.load(Ordering::SeqCst));
+    assert_eq!((site.get("/", &[]).body.len(), site.runs()), (10, 1));
 }
 
 /// RFC 9111, section 4.4.

@@ -255,6 +255,19 @@ fn settings_at_odds_are_refused() {
     assert!(shared(&namespace).name("a:b").build().is_err());
 }
 
+/// How old a page is follows from how much of its time is left, of which the remote tier records 49 days.
+#[test]
+fn a_page_for_a_year_is_as_old_as_it_is() {
+    let store = InMemoryRemote::new();
+    let headers = &[("cache-control", "max-age=31536000")];
+    let ((_one, one), (_other, other)) = (process_with(&store, "one", headers), process_with(&store, "other", headers));
+    for site in [&one, &one, &other, &other] {
+        let got = site.get("/", &[]);
+        let age: u64 = got.header("age").parse().unwrap();
+        assert!(got.body == "one 1" && age < 3_600, "{got:?}");
+    }
+}
+
 /// The same on a real memcached, where values are bytes that travel.
 #[cfg(feature = "memcached")]
 #[test]
