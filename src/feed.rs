@@ -115,7 +115,7 @@ pub trait ChangeFeed: Send + 'static {
     /// whether it is to stop. One that returns `None` sooner is asked again after 10 ms.
     ///
     /// # Errors
-    /// Why the connection broke. What the feed has returned before is applied all the same.
+    /// Why the connection broke. What the feed has returned before is applied all the same, also after a panic.
     fn next(&mut self, within: Duration) -> Result<Option<(Change, Self::Position)>, Self::Error>;
 
     /// Hears that everything up to `position`, in the order in which [`next`](Self::next) returned it, has been applied: in

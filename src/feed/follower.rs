@@ -18,7 +18,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Duration;
@@ -203,9 +203,7 @@ impl<F: ChangeFeed> Course<F> {
         let mut attempt = 0;
         while !self.shared.stop.is_given() {
             self.shared.note(|health| health.state = FeedState::Connecting);
-            // Whatever a panic leaves of the feed, `connect` makes afresh; the rest changes between calls of it alone.
-            let course = AssertUnwindSafe(|| self.follow(&mut attempt).map_err(|error| error.to_string()));
-            match catch_unwind(course).unwrap_or_else(|panic| Err(describe(panic))) {
+            match told(|| self.follow(&mut attempt)) {
                 Ok(()) => return,
                 Err(error) => self.failed(error, attempt),
             }
@@ -220,12 +218,12 @@ impl<F: ChangeFeed> Course<F> {
     }
 
     /// Follows one connection until it breaks, or the follower is to stop.
-    fn follow(&mut self, attempt: &mut u32) -> Result<(), F::Error> {
+    fn follow(&mut self, attempt: &mut u32) -> Result<(), String> {
         // What is open since the last connection will come again, or be covered by a gap. It stays before all that comes from
         // now on, which must not count as applied sooner: should this process crash, it would be lost. But its positions would
         // lead back.
         self.queue.iter_mut().for_each(|unsettled| unsettled.position = None);
-        if let Connected::Gap(change) = self.feed.connect(self.applied.as_ref())? {
+        if let Connected::Gap(change) = told(|| self.feed.connect(self.applied.as_ref()))? {
             self.shared.note(|health| health.gaps += 1);
             // Kept until it is applied: the feed may not speak of it again.
             self.gap = Some(self.gap.take().unwrap_or_default().and(change));
@@ -258,13 +256,14 @@ impl<F: ChangeFeed> Course<F> {
     }
 
     /// Takes the changes at hand, or waits a little for one.
-    fn take(&mut self) -> Taken<F> {
+    fn take(&mut self) -> Taken<F::Position> {
         let wait = if self.queue.is_empty() { WAIT } else { WAIT_OPEN };
         let stopwatch = Clock::system().stopwatch();
         let mut taken = Taken { batch: None, broken: Ok(()) };
         let mut within = wait;
         for count in 1..=BATCH as u64 {
-            match self.feed.next(within) {
+            // Also after a panic, what it has returned before is applied: it may not be able to go back.
+            match told(|| self.feed.next(within)) {
                 Ok(Some((change, position))) => {
                     let batch = taken.batch.take().map_or_else(Change::default, |(batch, ..)| batch);
                     taken.batch = Some((batch.and(change), position, count));
@@ -296,7 +295,7 @@ impl<F: ChangeFeed> Course<F> {
     }
 
     /// Acknowledges what is applied in the remote tier as well by now.
-    fn settle(&mut self) -> Result<(), F::Error> {
+    fn settle(&mut self) -> Result<(), String> {
         let mut reached = None;
         while let Some(first) = self.queue.front_mut() {
             first.weight = first.standing.count_open();
@@ -309,7 +308,7 @@ impl<F: ChangeFeed> Course<F> {
         self.shared.note(|health| health.pending = pending);
         match reached {
             // In this order: what the feed fails to hear of is applied all the same.
-            Some(position) => self.feed.acknowledge(self.applied.insert(position)),
+            Some(position) => told(|| self.feed.acknowledge(self.applied.insert(position))),
             None => Ok(()),
         }
     }
@@ -339,11 +338,18 @@ impl<F: ChangeFeed> Course<F> {
 }
 
 /// What a feed had at hand.
-struct Taken<F: ChangeFeed> {
+struct Taken<P> {
     /// The changes as one, the last of their positions, and how many they were.
-    batch: Option<(Change, F::Position, u64)>,
+    batch: Option<(Change, P, u64)>,
     /// Why the connection broke after them, if it did.
-    broken: Result<(), F::Error>,
+    broken: Result<(), String>,
+}
+
+/// Calls the feed, and tells why it failed if it did, in whatever way. Whatever a panic leaves of it, `connect` makes afresh;
+/// the rest changes between calls of it alone.
+fn told<R, E: Display>(call: impl FnOnce() -> Result<R, E>) -> Result<R, String> {
+    let called = catch_unwind(AssertUnwindSafe(|| call().map_err(|error| error.to_string())));
+    called.unwrap_or_else(|panic| Err(describe(panic)))
 }
 
 /// Says what a panic said.

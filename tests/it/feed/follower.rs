@@ -163,14 +163,48 @@ fn pauses_count_failures_in_a_row_and_start_over_after_a_good_round() {
     source.failed();
     source.asked_again();
     assert_eq!(source.look(|state| state.attempts.clone()), [0, 1, 2, 3, 4], "to connect alone proves nothing");
-    // Nor does it to bring a change that cannot be applied.
+    // Nor does it to bring a change and break behind it.
     fails(&[Point::Next]);
     source.fail([(Point::NextOfBatch, Fault::Panic); 3]);
     eventually("the first fault", || source.look(|state| state.attempts.len() == 6));
     source.asked_again();
-    source.commit([Change::default()]);
+    source.commit([(); 4].map(|()| Change::default()));
     source.settled();
     assert_eq!(source.look(|state| state.attempts[5..].to_vec()), [0, 0, 1, 2]);
+}
+
+/// A queue that forgets what it has handed out, and panics when it is asked for the second of a batch.
+struct Queue {
+    changes: Vec<Change>,
+    panics: usize,
+}
+
+impl ChangeFeed for Queue {
+    type Position = ();
+    type Error = String;
+
+    fn connect(&mut self, _after: Option<&()>) -> Result<Connected, String> {
+        Ok(Connected::Resumed)
+    }
+
+    fn next(&mut self, within: Duration) -> Result<Option<(Change, ())>, String> {
+        if within.is_zero() && self.panics > 0 {
+            self.panics -= 1;
+            panic!("behind a change that was taken");
+        }
+        Ok(self.changes.pop().map(|change| (change, ())))
+    }
+}
+
+/// The follower has the change by then, and nobody else does.
+#[test]
+fn what_was_brought_before_a_panic_is_applied() {
+    let cache = records(&Groups::new());
+    let queue = Queue { changes: vec![saved([1]), saved([2])], panics: 1 };
+    let follower = cache.follow("records", queue).unwrap();
+    eventually("both changes are applied", || follower.health().changes == 2);
+    assert!(!cache.contains(&1) && !cache.contains(&2));
+    assert_eq!(follower.health().errors, 1);
 }
 
 #[test]
