@@ -75,7 +75,7 @@ where
         let stale = load.stale().cloned();
         let stored = stale.as_ref().and_then(Page::response);
         if let (Some(deferred), Some(page), Some(stored)) = (self.deferred, &stale, stored) {
-            let standing = self.shared.standing(&self.at.key, stored);
+            let standing = self.shared.standing(&self.at.key, page, stored);
             if self.asked.judge(stored, &standing) == Verdict::Refresh {
                 let _ = deferred.set(page.clone());
                 return pending().await;

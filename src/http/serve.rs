@@ -58,8 +58,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn standing(&self, key: &str, stored: &Stored) -> Standing {
-        stored.standing(self.shelf.inspect(key).as_ref(), self.now())
+    /// Says how old `stored` is, which `page` holds and was found under `key`.
+    pub(super) fn standing(&self, key: &str, page: &Page, stored: &Stored) -> Standing {
+        // In this order: a page that is still there was there all the time. What has taken its place is younger, and says
+        // nothing of it.
+        let info = self.shelf.inspect(key).filter(|_| self.shelf.has(key, page));
+        stored.standing(info.as_ref(), self.now())
     }
 
     /// Adds a variant to the list of its address, and removes those that it takes the place of.

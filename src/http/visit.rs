@@ -117,7 +117,7 @@ where
                 }
                 Content::Response(stored) => stored,
             };
-            let standing = shared.standing(&at.key, stored);
+            let standing = shared.standing(&at.key, &page, stored);
             status.ttl = CacheStatus::hit(Some(&standing)).ttl;
             match self.asked.judge(stored, &standing) {
                 Verdict::Serve => return Ok(self.serve(stored, &standing, &status)),
@@ -252,8 +252,10 @@ where
                 Ok(self.finish(response, &status))
             }
             Outcome::Failed(failure) => {
-                if let Some(stored) = stale.and_then(Page::response) {
-                    let standing = self.shared.standing(&at.key, stored);
+                if let Some(page) = stale
+                    && let Some(stored) = page.response()
+                {
+                    let standing = self.shared.standing(&at.key, page, stored);
                     let window = stored.terms.if_error.max(stored.terms.while_revalidate);
                     if standing.fresh_for.is_some() || standing.stale_for < window {
                         let status = match &failure {
@@ -290,8 +292,8 @@ where
             && stored.is_some_and(|stored| conditions::ask_for_news(request.headers_mut(), &stored.headers));
         let response = self.service.call(request).await?;
         let status = status.with_status(response.status());
-        if let (Some(stored), true, StatusCode::NOT_MODIFIED) = (stored, asks, response.status()) {
-            let standing = self.shared.standing(&at.key, stored);
+        if let (Some(page), Some(stored), true, StatusCode::NOT_MODIFIED) = (known, stored, asks, response.status()) {
+            let standing = self.shared.standing(&at.key, page, stored);
             return Ok(self.serve(stored, &standing, &status));
         }
         let tag = match known.map(Page::content) {

@@ -137,6 +137,32 @@ fn an_error_is_answered_with_the_stale_response() {
     }
 }
 
+/// While its refresh runs, the page is dropped and another takes its place: how old that is says nothing of this one.
+#[test]
+fn a_page_that_another_has_replaced_is_as_old_as_it_is() {
+    let (open, door) = Door::new();
+    let (builder, time) = builder();
+    let site = Site::with_async(builder, move |run, _| {
+        let door = door.clone();
+        async move {
+            if run == 2 {
+                door.pass().await;
+                return Ok(with_status(500, page(&[], "")));
+            }
+            Ok(page(&[("cache-control", "max-age=60, stale-if-error=60")], &format!("render {run}")))
+        }
+    });
+    site.get("/", &[]);
+    time.advance(100 * SECOND);
+    let mut refreshing = Box::pin(site.call(request(Method::GET, "/", &[])));
+    assert!(poll(&mut refreshing).is_pending());
+    site.send(Method::PUT, "/", &[]);
+    assert_eq!(site.get("/", &[]).body, "render 4");
+    open.send(()).unwrap();
+    let got = block_on(refreshing).unwrap();
+    assert_eq!((got.body.as_str(), got.header("age")), ("render 1", "100"), "{got:?}");
+}
+
 /// The window is for errors alone: a handler that works is not spared.
 #[test]
 fn what_may_stand_in_for_an_error_is_not_served_without_one() {
