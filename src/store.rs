@@ -17,7 +17,7 @@ use crate::flight::{Flight, Joined, Outcome};
 use crate::group::{Generation, Group, GroupSet, Groups};
 use crate::limit::Observer;
 use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Spec, Validator};
-use crate::policy::Recency;
+use crate::policy::{Arrival, Recency};
 use crate::shard::{Leaving, Shard};
 use crate::stats::{RemovalCause, Stats, StripedCounters, Tally};
 use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard};
@@ -313,7 +313,7 @@ impl<K, V> Store<K, V> {
                 return;
             }
             let shard = &self.shards[(first + step) % self.shards.len()];
-            let freed = shard.write().make_room(share.min(missing), &self.judge(), leaving);
+            let freed = shard.write().make_room(share.min(missing), None, &self.judge(), leaving);
             grant.add(freed);
         }
         if grant.weight() < wanted {
@@ -591,11 +591,13 @@ impl<K: Eq, V> Store<K, V> {
                 continue;
             }
             let judge = self.judge();
-            grant.add(Self::take_out(&mut shard, entry, terms, &judge, leaving));
+            let (freed, arrival) = Self::take_out(&mut shard, entry, terms, &judge, leaving);
+            grant.add(freed);
+            let mut arrival = arrival.unwrap_or_else(|| shard.arrive(entry.hash));
             let missing = weight.saturating_sub(grant.weight());
-            grant.add(shard.make_room(missing, &judge, leaving));
+            grant.add(shard.make_room(missing, Some(&mut arrival), &judge, leaving));
             grant.spend(weight);
-            shard.insert(entry.clone(), &self.root);
+            shard.insert(entry.clone(), arrival, &self.root);
             grant.add(shard.sweep_in_passing(&judge, leaving));
             return Ok(());
         }
@@ -612,19 +614,20 @@ impl<K: Eq, V> Store<K, V> {
         if !self.hold(terms, &shard, entry) {
             return Err(Refusal::Unmet);
         }
-        let freed = Self::take_out(&mut shard, entry, terms, &self.judge(), leaving);
+        let (freed, _) = Self::take_out(&mut shard, entry, terms, &self.judge(), leaving);
         self.budget.release(freed);
         Ok(())
     }
 
-    /// Takes out the entry and the flight of `entry`'s key; returns what the former weighed.
+    /// Takes out the entry and the flight of `entry`'s key; returns what the former weighed, and how `entry` will take its
+    /// place if there was one.
     fn take_out(
         shard: &mut RwLockWriteGuard<'_, Shard<K, V>>,
         entry: &Entry<K, V>,
         terms: &Terms<'_, K, V>,
         judge: &Judge<'_>,
         leaving: &mut Leaving<K, V>,
-    ) -> u64 {
+    ) -> (u64, Option<Arrival>) {
         match terms.flight() {
             // The flight is the caller's own, who lets it land.
             Some(flight) => {
@@ -636,11 +639,11 @@ impl<K: Eq, V> Store<K, V> {
             // Again, now that nobody can move it any more: it may have been expired while its successor was made.
             entry.meta.soft.set(old.meta.soft.get());
         }
-        let Some(old) = shard.remove(entry.hash, &entry.key) else { return 0 };
+        let Some((old, arrival)) = shard.succeed(entry.hash, &entry.key) else { return (0, None) };
         let weight = old.meta.weight;
         let cause = judge.cause_of_death(&old.meta).unwrap_or(RemovalCause::Replaced);
         leaving.entries.push((old, cause));
-        weight
+        (weight, Some(arrival))
     }
 
     fn hold(&self, terms: &Terms<'_, K, V>, shard: &Shard<K, V>, entry: &Entry<K, V>) -> bool {

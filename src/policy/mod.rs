@@ -1,10 +1,14 @@
 //! Eviction: which entry makes room. A policy sees hashes, weights and recency, never keys or values.
 
+mod adaptive_fifo;
 mod ghost;
 mod queue;
+#[cfg(test)]
 mod s3_fifo;
 
+pub(crate) use self::adaptive_fifo::{AdaptiveFifo, Arrival};
 pub(crate) use self::queue::NodeId;
+#[cfg(test)]
 pub(crate) use self::s3_fifo::S3Fifo;
 
 use crate::sync::{AtomicU8, Ordering};
@@ -14,14 +18,24 @@ use crate::sync::{AtomicU8, Ordering};
 /// A policy owns the order of a shard's residents and runs under the shard's lock; all that a hit does is
 /// [`Recency::touch`]. It holds a handle of each resident, so that a victim is handed out, never dropped in here.
 pub(crate) trait EvictionPolicy<R: Resident>: Default {
+    /// How a resident that is about to come will be admitted.
+    type Arrival;
+
+    /// Notes that a key that has no resident is about to come.
+    fn arrive(&mut self, hash: u64) -> Self::Arrival;
+
+    /// Lets go of a resident whose successor under the same key is about to come, and takes its place.
+    fn succeed(&mut self, node: NodeId) -> (R, Self::Arrival);
+
     /// Admits a resident, and returns where it is kept.
-    fn insert(&mut self, resident: R) -> NodeId;
+    fn insert(&mut self, resident: R, arrival: Self::Arrival) -> NodeId;
 
     /// Lets go of a resident that leaves for another reason than eviction.
     fn remove(&mut self, node: NodeId) -> R;
 
-    /// Picks the resident that is worth the least and lets go of it. `None` when there is none.
-    fn evict(&mut self) -> Option<R>;
+    /// Picks the resident that is worth the least and lets go of it, to make room for the newcomer or for something
+    /// elsewhere. `None` when there is none.
+    fn evict(&mut self, newcomer: Option<&mut Self::Arrival>) -> Option<R>;
 
     /// Returns the resident at `node`; `None` where there is none at present. For sweeps over all nodes up to
     /// [`nodes`](Self::nodes).
@@ -73,6 +87,8 @@ impl Recency {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::sync::Arc;
 
@@ -100,6 +116,289 @@ pub(crate) mod tests {
         }
     }
 
+    /// A cache made of a policy, which holds it to its word.
+    pub(crate) struct Shelf<P> {
+        pub(crate) policy: P,
+        capacity: u64,
+        nodes: HashMap<u64, NodeId>,
+    }
+
+    impl<P: EvictionPolicy<Plain>> Shelf<P> {
+        pub(crate) fn new(capacity: u64) -> Shelf<P> {
+            Shelf { policy: P::default(), capacity, nodes: HashMap::new() }
+        }
+
+        /// Looks for a key, and puts it there, as heavy as this, if it is not there. Returns whether it was.
+        pub(crate) fn access(&mut self, key: u64, weight: u64) -> bool {
+            if let Some(&node) = self.nodes.get(&key) {
+                self.policy.resident(node).unwrap().recency().touch();
+                return true;
+            }
+            let arrival = self.policy.arrive(key);
+            self.admit(key, weight, arrival);
+            false
+        }
+
+        /// Puts another resident in a key's place.
+        pub(crate) fn replace(&mut self, key: u64, weight: u64) {
+            let (old, arrival) = self.policy.succeed(self.nodes.remove(&key).unwrap());
+            assert_eq!(old.hash(), key);
+            self.admit(key, weight, arrival);
+        }
+
+        fn admit(&mut self, key: u64, weight: u64, mut arrival: P::Arrival) {
+            while self.policy.weight() + weight > self.capacity {
+                let victim = self.policy.evict(Some(&mut arrival)).unwrap();
+                self.forget(victim.hash());
+            }
+            let node = self.policy.insert(Plain::new(key, weight), arrival);
+            assert!(self.nodes.insert(key, node).is_none());
+        }
+
+        pub(crate) fn remove(&mut self, key: u64) {
+            if let Some(node) = self.nodes.remove(&key) {
+                assert_eq!(self.policy.remove(node).hash(), key);
+            }
+        }
+
+        pub(crate) fn set_capacity(&mut self, capacity: u64) {
+            self.capacity = capacity;
+            while self.policy.weight() > capacity {
+                let victim = self.policy.evict(None).unwrap();
+                self.forget(victim.hash());
+            }
+        }
+
+        /// Notes that the policy has let a key go.
+        pub(crate) fn forget(&mut self, key: u64) {
+            let node = self.nodes.remove(&key).expect("who leaves was there");
+            assert!(self.policy.resident(node).is_none());
+        }
+
+        pub(crate) fn node(&self, key: u64) -> Option<NodeId> {
+            self.nodes.get(&key).copied()
+        }
+
+        pub(crate) fn holds(&self, key: u64) -> bool {
+            self.nodes.contains_key(&key)
+        }
+
+        pub(crate) fn keys(&self) -> Vec<u64> {
+            self.nodes.keys().copied().collect()
+        }
+
+        fn hits(&mut self, accesses: impl Iterator<Item = u64>) -> usize {
+            accesses.filter(|&key| self.access(key, 1)).count()
+        }
+
+        fn validate(&self) {
+            self.policy.validate();
+            let residents = self.nodes.iter().map(|(&key, &node)| {
+                let resident = self.policy.resident(node).unwrap();
+                assert_eq!(resident.hash(), key);
+                resident.weight()
+            });
+            assert_eq!(residents.sum::<u64>(), self.policy.weight());
+            assert!(self.policy.weight() <= self.capacity);
+        }
+    }
+
+    /// Keys that are the more frequent the smaller they are: half of all accesses go to the first tenth or so.
+    fn skewed(keys: u64) -> u64 {
+        (keys as f64).powf(fastrand::f64()) as u64
+    }
+
+    /// Runs every case for every policy.
+    macro_rules! cases {
+        ($($case:ident),* $(,)?) => {
+            mod s3_fifo {
+                $(#[test] fn $case() { super::$case::<super::S3Fifo<super::Plain>>(); })*
+            }
+            mod adaptive_fifo {
+                $(#[test] fn $case() { super::$case::<super::AdaptiveFifo<super::Plain>>(); })*
+            }
+        };
+    }
+
+    cases!(
+        conserves_residents,
+        holds_any_number,
+        keeps_what_is_hit_through_a_scan,
+        lets_a_heavy_one_go,
+        moves_a_bounded_number_at_once,
+        goes_on_after_removal_of_everything,
+        follows_the_capacity,
+        keeps_the_place_of_who_is_replaced,
+    );
+
+    /// Holds what it was given, hands each out once, and keeps its sums right.
+    fn conserves_residents<P: EvictionPolicy<Plain>>() {
+        for seed in 0..20 {
+            fastrand::seed(seed);
+            let mut shelf = Shelf::<P>::new(fastrand::u64(1..400));
+            for step in 0..4_000 {
+                let key = skewed(500);
+                let weight =
+                    if fastrand::u8(..20) == 0 { fastrand::u64(1..=shelf.capacity) } else { fastrand::u64(1..10) };
+                let weight = weight.min(shelf.capacity);
+                match fastrand::u8(..20) {
+                    0..14 => _ = shelf.access(key, weight),
+                    14..16 => shelf.remove(key),
+                    16..19 if shelf.holds(key) => shelf.replace(key, weight),
+                    19 if step % 8 == 0 => shelf.set_capacity(fastrand::u64(1..400)),
+                    _ => {}
+                }
+                if step % 50 == 0 {
+                    shelf.validate();
+                }
+            }
+            shelf.validate();
+            shelf.set_capacity(0);
+            assert!(shelf.nodes.is_empty() && shelf.policy.evict(None).is_none());
+            shelf.validate();
+        }
+    }
+
+    fn holds_any_number<P: EvictionPolicy<Plain>>() {
+        for capacity in 1..=64 {
+            fastrand::seed(capacity);
+            let mut shelf = Shelf::<P>::new(capacity);
+            let hits = shelf.hits((0..5_000).map(|_| skewed(100)));
+            shelf.validate();
+            assert_eq!(shelf.policy.weight(), capacity);
+            // A quarter of what the most frequent keys of this number would bring, were they always there.
+            let most = (capacity as f64 + 1.0).ln() / 100_f64.ln() * 5_000.0;
+            assert!(hits as f64 > most / 4.0, "{hits} hits with room for {capacity}");
+        }
+    }
+
+    fn keeps_what_is_hit_through_a_scan<P: EvictionPolicy<Plain>>() {
+        let mut shelf = Shelf::<P>::new(100);
+        // Twice while they are in the small queue, and again in main.
+        for key in 0..50 {
+            shelf.hits([key; 4].into_iter());
+        }
+        for key in 1_000..1_100 {
+            shelf.access(key, 1);
+        }
+        assert_eq!(shelf.hits(0..50), 50);
+        for key in 2_000..12_000 {
+            shelf.access(key, 1);
+        }
+        assert!((0..50).all(|key| shelf.holds(key)));
+    }
+
+    fn lets_a_heavy_one_go<P: EvictionPolicy<Plain>>() {
+        fastrand::seed(3);
+        let mut shelf = Shelf::<P>::new(1_000);
+        shelf.hits((0..20_000).map(|_| skewed(2_000)));
+        let before = shelf.hits((0..20_000).map(|_| skewed(2_000)));
+        shelf.access(1 << 40, 900);
+        assert_eq!(shelf.policy.weight(), 1_000);
+        shelf.hits((0..20_000).map(|_| skewed(2_000)));
+        assert!(!shelf.holds(1 << 40));
+        let after = shelf.hits((0..20_000).map(|_| skewed(2_000)));
+        assert!(after * 50 > before * 49, "{before} hits before, {after} after");
+    }
+
+    fn moves_a_bounded_number_at_once<P: EvictionPolicy<Plain>>() {
+        let mut shelf = Shelf::<P>::new(1_000);
+        for key in 0..1_000 {
+            shelf.access(key, 1);
+        }
+        // The keys evicted first return, with everything hit, so that a policy has most to do.
+        for round in 0..20 {
+            let hit = |shelf: &Shelf<P>| {
+                for &node in shelf.nodes.values() {
+                    shelf.policy.resident(node).unwrap().recency().set(3);
+                }
+            };
+            let unchanged = |shelf: &Shelf<P>| {
+                let count = |node: &&NodeId| shelf.policy.resident(**node).unwrap().recency().count() == 3;
+                shelf.nodes.values().filter(count).count()
+            };
+            let returning = (0..2_000).find(|&key| !shelf.holds(key)).unwrap();
+            hit(&shelf);
+            let key = if round % 2 == 0 { returning } else { 5_000 + round };
+            assert!(!shelf.access(key, 1));
+            // Without the one that left and the one that came.
+            assert!(unchanged(&shelf) >= 998 - 72, "{} of 1,000 are as they were", unchanged(&shelf));
+        }
+    }
+
+    fn goes_on_after_removal_of_everything<P: EvictionPolicy<Plain>>() {
+        fastrand::seed(4);
+        let mut shelf = Shelf::<P>::new(100);
+        let hits = |shelf: &mut Shelf<P>| shelf.hits((0..10_000).map(|_| skewed(1_000)));
+        let first = hits(&mut shelf);
+        for _ in 0..20 {
+            shelf.keys().into_iter().for_each(|key| shelf.remove(key));
+            shelf.validate();
+            assert_eq!(shelf.policy.weight(), 0);
+            let again = hits(&mut shelf);
+            shelf.validate();
+            assert!(again * 10 > first * 9, "{first} hits, then {again}");
+        }
+    }
+
+    fn follows_the_capacity<P: EvictionPolicy<Plain>>() {
+        let settled = |capacities: &[u64]| {
+            fastrand::seed(6);
+            let mut shelf = Shelf::<P>::new(capacities[0]);
+            let mut hits = 0;
+            for &capacity in capacities {
+                shelf.set_capacity(capacity);
+                shelf.hits((0..10_000).map(|_| skewed(10_000)));
+                shelf.validate();
+                hits = shelf.hits((0..10_000).map(|_| skewed(10_000)));
+            }
+            hits as f64
+        };
+        for capacity in [20, 1_000] {
+            let (steady, grown, shrunk) =
+                (settled(&[capacity]), settled(&[1, 20, capacity]), settled(&[5_000, capacity]));
+            assert!((grown / steady - 1.0).abs() < 0.05, "{steady} hits with {capacity}, {grown} after it grew");
+            assert!((shrunk / steady - 1.0).abs() < 0.05, "{steady} hits with {capacity}, {shrunk} after it shrank");
+        }
+    }
+
+    fn keeps_the_place_of_who_is_replaced<P: EvictionPolicy<Plain>>() {
+        let mut shelf = Shelf::<P>::new(100);
+        for key in 0..20 {
+            shelf.hits([key; 4].into_iter());
+        }
+        shelf.hits(1_000..1_200);
+        assert!((0..20).all(|key| shelf.access(key, 1)));
+        for round in 0..20 {
+            // As a refresh does. Nothing else is hit, and main has no reason to give way.
+            (0..20).for_each(|key| shelf.replace(key, 1));
+            assert_eq!(shelf.hits(2_000 + 100 * round..2_020 + 100 * round), 0);
+        }
+        assert!((0..20).all(|key| shelf.holds(key)));
+    }
+
+    /// The reason to prefer it, where no trace is at hand.
+    #[test]
+    fn the_adaptive_policy_hits_more_often() {
+        fn hits<P: EvictionPolicy<Plain>>(accesses: &[(u64, u64)], capacity: u64) -> usize {
+            let mut shelf = Shelf::<P>::new(capacity);
+            accesses.iter().filter(|&&(key, weight)| shelf.access(key, weight)).count()
+        }
+        fastrand::seed(8);
+        let weighed = |key: u64| (key, 1 + (key * key + 7 * key) % 13 % 5);
+        let skewed_with_scans: Vec<_> =
+            (0..60_000).map(|now| weighed(if now % 10_000 < 8_000 { skewed(20_000) } else { 100_000 + now })).collect();
+        let skewed_beside_a_loop: Vec<_> = (0..60_000)
+            .map(|now| weighed(if now % 2 == 0 { skewed(20_000) } else { 100_000 + now / 2 % 2_000 }))
+            .collect();
+        let cases = [("with scans", &skewed_with_scans, 3_000), ("beside a loop", &skewed_beside_a_loop, 3_000)];
+        for (name, accesses, capacity) in cases {
+            let yardstick = hits::<S3Fifo<Plain>>(accesses, capacity);
+            let adaptive = hits::<AdaptiveFifo<Plain>>(accesses, capacity);
+            assert!(adaptive > yardstick, "{name}, {capacity}: {adaptive} hits, S3-FIFO {yardstick}");
+        }
+    }
+
     #[test]
     fn recency_saturates() {
         let recency = Recency::default();
@@ -107,55 +406,5 @@ pub(crate) mod tests {
             recency.touch();
             assert_eq!(recency.count(), expected);
         }
-    }
-
-    /// Every policy holds what it was given, hands each out once, and keeps its sums right.
-    fn conserves_residents<P: EvictionPolicy<Plain>>() {
-        fastrand::seed(7);
-        let mut policy = P::default();
-        let mut held: Vec<(NodeId, u64)> = Vec::new();
-        let mut weight = 0;
-        for step in 0..20_000_u64 {
-            match fastrand::u8(..10) {
-                0..5 => {
-                    let resident = Plain::new(fastrand::u64(..500), fastrand::u64(1..10));
-                    weight += resident.weight();
-                    let hash = resident.hash();
-                    held.push((policy.insert(resident), hash));
-                }
-                5..7 if !held.is_empty() => {
-                    let (node, hash) = held.swap_remove(fastrand::usize(..held.len()));
-                    let resident = policy.remove(node);
-                    assert_eq!(resident.hash(), hash);
-                    weight -= resident.weight();
-                }
-                7 if !held.is_empty() => {
-                    let (node, _) = held[fastrand::usize(..held.len())];
-                    policy.resident(node).unwrap().recency().touch();
-                }
-                _ => match policy.evict() {
-                    Some(victim) => {
-                        weight -= victim.weight();
-                        // The victim's node is the one that is vacant now.
-                        let gone = held.iter().position(|&(node, _)| policy.resident(node).is_none()).unwrap();
-                        assert_eq!(held.swap_remove(gone).1, victim.hash());
-                    }
-                    None => assert!(held.is_empty()),
-                },
-            }
-            assert_eq!(policy.weight(), weight);
-            if step % 100 == 0 {
-                policy.validate();
-            }
-        }
-        while policy.evict().is_some() {
-            held.pop();
-        }
-        assert!(held.is_empty() && policy.weight() == 0);
-    }
-
-    #[test]
-    fn s3_fifo_conserves_residents() {
-        conserves_residents::<S3Fifo<Plain>>();
     }
 }

@@ -1,7 +1,9 @@
-//! S3-FIFO: "FIFO queues are all you need for cache eviction" (Yang et al., SOSP 2023).
+//! S3-FIFO: "FIFO queues are all you need for cache eviction" (Yang et al., SOSP 2023). What [`AdaptiveFifo`] is measured by.
+//!
+//! [`AdaptiveFifo`]: super::AdaptiveFifo
 
 use super::ghost::Ghost;
-use super::queue::{NodeId, Nodes, Queue};
+use super::queue::{NodeId, QueueName, Queues};
 use super::{EvictionPolicy, Resident};
 
 /// The small queue's share of the weight: one part in this many.
@@ -17,45 +19,47 @@ const MAX_MOVES: usize = 64;
 /// goes round once for each hit. A key that returns while the *ghost* remembers its eviction goes to main at once.
 #[derive(Debug)]
 pub(crate) struct S3Fifo<R> {
-    nodes: Nodes<R, QueueName>,
-    small: Queue,
-    main: Queue,
+    queues: Queues<R>,
     ghost: Ghost,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum QueueName {
-    Small,
-    Main,
+    /// How many residents have left small.
+    now: u32,
 }
 
 impl<R> Default for S3Fifo<R> {
     fn default() -> Self {
-        S3Fifo { nodes: Nodes::default(), small: Queue::default(), main: Queue::default(), ghost: Ghost::default() }
+        S3Fifo { queues: Queues::default(), ghost: Ghost::default(), now: 0 }
     }
 }
 
 impl<R: Resident> EvictionPolicy<R> for S3Fifo<R> {
-    fn insert(&mut self, resident: R) -> NodeId {
-        if self.ghost.recall(resident.hash()) {
-            self.nodes.push(&mut self.main, QueueName::Main, resident)
-        } else {
-            self.nodes.push(&mut self.small, QueueName::Small, resident)
+    type Arrival = QueueName;
+
+    fn arrive(&mut self, hash: u64) -> QueueName {
+        // As many ghosts as there are residents: at least the main queue's length that the paper asks for.
+        match self.ghost.recall(hash, self.now) {
+            Some(shade) if shade.age as usize <= self.queues.total_len() => QueueName::Main,
+            _ => QueueName::Small,
         }
+    }
+
+    fn succeed(&mut self, node: NodeId) -> (R, QueueName) {
+        let queue = self.queues.queue_of(node);
+        (self.queues.take(node), queue)
+    }
+
+    fn insert(&mut self, resident: R, queue: QueueName) -> NodeId {
+        self.queues.push(queue, 0, resident)
     }
 
     fn remove(&mut self, node: NodeId) -> R {
-        match self.nodes.queue_of(node) {
-            QueueName::Small => self.nodes.take(&mut self.small, node),
-            QueueName::Main => self.nodes.take(&mut self.main, node),
-        }
+        self.queues.take(node)
     }
 
-    fn evict(&mut self) -> Option<R> {
+    fn evict(&mut self, _newcomer: Option<&mut QueueName>) -> Option<R> {
         let mut moves_left = MAX_MOVES;
         loop {
-            let small_is_full = self.small.weight() >= (self.weight() / SMALL_SHARE).max(1);
-            let victim = match (self.small.oldest(), self.main.oldest()) {
+            let small_is_full = self.queues.weight(QueueName::Small) >= (self.weight() / SMALL_SHARE).max(1);
+            let victim = match (self.queues.oldest(QueueName::Small), self.queues.oldest(QueueName::Main)) {
                 (Some(oldest), _) if small_is_full => self.leave_small(oldest, &mut moves_left),
                 (_, Some(oldest)) => self.leave_main(oldest, &mut moves_left),
                 (Some(oldest), None) => self.leave_small(oldest, &mut moves_left),
@@ -68,103 +72,71 @@ impl<R: Resident> EvictionPolicy<R> for S3Fifo<R> {
     }
 
     fn resident(&self, node: NodeId) -> Option<&R> {
-        self.nodes.resident(node)
+        self.queues.resident(node)
     }
 
     fn nodes(&self) -> usize {
-        self.nodes.len()
+        self.queues.nodes()
     }
 
     fn weight(&self) -> u64 {
-        self.small.weight() + self.main.weight()
+        self.queues.total_weight()
     }
 
-    #[cfg(test)]
     fn validate(&self) {
-        self.nodes.validate(&self.small);
-        self.nodes.validate(&self.main);
+        self.queues.validate();
     }
 }
 
 impl<R: Resident> S3Fifo<R> {
     /// Evicts the oldest of the small queue, or moves it to main if it was hit.
     fn leave_small(&mut self, oldest: NodeId, moves_left: &mut usize) -> Option<R> {
-        let recency = self.nodes.resident(oldest)?.recency();
+        let recency = self.queues.resident(oldest)?.recency();
         if recency.count() >= PROMOTION_HITS && *moves_left > 0 {
             *moves_left -= 1;
             recency.set(0);
-            self.nodes.transfer(&mut self.small, &mut self.main, QueueName::Main, oldest);
+            self.queues.transfer(oldest, QueueName::Main, 0);
             return None;
         }
-        let victim = self.nodes.take(&mut self.small, oldest);
-        // As many ghosts as there are residents: at least the main queue's length that the paper asks for.
-        self.ghost.remember(victim.hash(), self.small.len() + self.main.len());
+        let residents = self.queues.total_len();
+        let victim = self.queues.take(oldest);
+        self.now = self.now.wrapping_add(1);
+        self.ghost.remember(victim.hash(), QueueName::Small, self.now, residents);
         Some(victim)
     }
 
     /// Evicts the oldest of the main queue, or sends it round again, one hit poorer.
     fn leave_main(&mut self, oldest: NodeId, moves_left: &mut usize) -> Option<R> {
-        let recency = self.nodes.resident(oldest)?.recency();
+        let recency = self.queues.resident(oldest)?.recency();
         let count = recency.count();
         if count > 0 && *moves_left > 0 {
             *moves_left -= 1;
             recency.set(count - 1);
-            self.nodes.renew(&mut self.main, oldest);
+            self.queues.renew(oldest, 0);
             return None;
         }
-        Some(self.nodes.take(&mut self.main, oldest))
+        Some(self.queues.take(oldest))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Plain;
+    use super::super::tests::{Plain, Shelf};
     use super::*;
-
-    fn hash(key: u64) -> u64 {
-        key << 20
-    }
-
-    fn fill(policy: &mut S3Fifo<Plain>, keys: std::ops::Range<u64>) -> Vec<NodeId> {
-        keys.map(|key| policy.insert(Plain::new(hash(key), 1))).collect()
-    }
 
     #[test]
     fn what_was_never_hit_leaves_in_order_of_arrival() {
-        let mut policy = S3Fifo::default();
-        fill(&mut policy, 0..20);
-        let evicted: Vec<_> = (0..5).map(|_| policy.evict().unwrap().hash()).collect();
-        assert_eq!(evicted, (0..5).map(hash).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_was_hit_survives_a_scan() {
-        let mut policy = S3Fifo::default();
-        for node in fill(&mut policy, 0..10) {
-            policy.resident(node).unwrap().recency().set(2);
-        }
-        for key in 100..1_000 {
-            policy.insert(Plain::new(hash(key), 1));
-            assert!(policy.evict().unwrap().hash() >= hash(10), "the scan evicts itself alone");
-        }
+        let mut shelf = Shelf::<S3Fifo<Plain>>::new(20);
+        (0..20).for_each(|key| assert!(!shelf.access(key, 1)));
+        let evicted: Vec<_> = (0..5).map(|_| shelf.policy.evict(None).unwrap().hash()).collect();
+        assert_eq!(evicted, [0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn a_key_that_returns_goes_to_main() {
-        let mut policy = S3Fifo::default();
-        fill(&mut policy, 0..20);
-        let victim = policy.evict().unwrap();
-        let node = policy.insert(Plain::new(victim.hash(), 1));
-        assert_eq!(policy.nodes.queue_of(node), QueueName::Main);
-    }
-
-    #[test]
-    fn one_eviction_moves_no_more_than_its_bound() {
-        let mut policy = S3Fifo::default();
-        for node in fill(&mut policy, 0..1_000) {
-            policy.resident(node).unwrap().recency().set(3);
-        }
-        assert!(policy.evict().is_some());
-        assert_eq!(policy.main.len(), MAX_MOVES);
+        let mut shelf = Shelf::<S3Fifo<Plain>>::new(20);
+        (0..21).for_each(|key| assert!(!shelf.access(key, 1)));
+        assert!(!shelf.access(0, 1));
+        assert_eq!(shelf.policy.queues.queue_of(shelf.node(0).unwrap()), QueueName::Main);
     }
 }

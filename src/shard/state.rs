@@ -9,7 +9,7 @@ use super::table::Table;
 use crate::entry::{Entry, Judge};
 use crate::flight::Flight;
 use crate::group::{Generation, Group};
-use crate::policy::{EvictionPolicy, NodeId, S3Fifo};
+use crate::policy::{AdaptiveFifo, Arrival, EvictionPolicy, NodeId};
 use crate::stats::RemovalCause;
 use crate::sync::Arc;
 
@@ -24,7 +24,7 @@ const SWEEP_IN_PASSING: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Shard<K, V> {
     table: Table<K, V>,
-    policy: S3Fifo<Arc<Entry<K, V>>>,
+    policy: AdaptiveFifo<Arc<Entry<K, V>>>,
     flights: HashTable<Arc<Flight<K, V>>>,
     sweep: Sweep,
     clears: Clears,
@@ -62,7 +62,7 @@ impl<K, V> Default for Shard<K, V> {
     fn default() -> Self {
         Shard {
             table: Table::default(),
-            policy: S3Fifo::default(),
+            policy: AdaptiveFifo::default(),
             flights: HashTable::new(),
             sweep: Sweep::default(),
             clears: Clears { last: Generation::ZERO, epoch: 0, doomed: 0, doomed_weight: 0 },
@@ -76,15 +76,20 @@ impl<K, V> Shard<K, V> {
         self.table.find(hash, key)
     }
 
+    /// Notes that an entry is about to come whose key has none.
+    pub(crate) fn arrive(&mut self, hash: u64) -> Arrival {
+        self.policy.arrive(hash)
+    }
+
     /// Adds an entry whose key has none, and for which there is room.
-    pub(crate) fn insert(&mut self, entry: Arc<Entry<K, V>>, root: &Group) {
+    pub(crate) fn insert(&mut self, entry: Arc<Entry<K, V>>, arrival: Arrival, root: &Group) {
         self.clears.notice(root, self.table.len(), self.policy.weight());
         self.sweep.note_insert(entry.meta.hard);
         // A bump from here on is another that the sweep hears of.
         if root.killed_since(entry.meta.born) || entry.meta.groups.killed_since(entry.meta.born) {
             self.sweep.note_dead();
         }
-        let node = self.policy.insert(entry.clone());
+        let node = self.policy.insert(entry.clone(), arrival);
         entry.seat.take(node, self.clears.epoch);
         self.table.insert(entry);
     }
@@ -94,6 +99,17 @@ impl<K, V> Shard<K, V> {
         self.policy.remove(entry.seat.node());
         self.left(&entry);
         Some(entry)
+    }
+
+    /// Removes the entry of a key to which another is about to come, in its place.
+    pub(crate) fn succeed<Q>(&mut self, hash: u64, key: &Q) -> Option<(Arc<Entry<K, V>>, Arrival)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let entry = self.table.remove(hash, key)?;
+        let (_, arrival) = self.policy.succeed(entry.seat.node());
+        self.left(&entry);
+        Some((entry, arrival))
     }
 
     /// Removes exactly this entry; returns whether it was there.
@@ -106,14 +122,21 @@ impl<K, V> Shard<K, V> {
         true
     }
 
-    /// Frees `amount` of weight as far as that is possible, dead entries first, and returns how much it was.
-    pub(crate) fn make_room(&mut self, amount: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
+    /// Frees `amount` of weight as far as that is possible, dead entries first, and returns how much it was. For a newcomer
+    /// to this shard, or for something elsewhere.
+    pub(crate) fn make_room(
+        &mut self,
+        amount: u64,
+        mut newcomer: Option<&mut Arrival>,
+        judge: &Judge<'_>,
+        leaving: &mut Leaving<K, V>,
+    ) -> u64 {
         let mut freed = 0;
         while freed < amount {
             let swept = self.sweep_for_room(amount - freed, judge, leaving);
             freed += swept;
             if swept == 0 {
-                let Some(victim) = self.policy.evict() else { break };
+                let Some(victim) = self.policy.evict(newcomer.as_deref_mut()) else { break };
                 freed += victim.meta.weight;
                 let cause = judge.cause_of_death(&victim.meta).unwrap_or(RemovalCause::Evicted);
                 if self.table.remove_entry(&victim).is_some() {
