@@ -4,6 +4,7 @@ mod ahead;
 mod builder;
 mod calls;
 mod feed;
+mod eviction;
 mod fences;
 mod freshness;
 mod groups;
