@@ -384,6 +384,16 @@ mod tests {
     }
 
     #[test]
+    fn where_main_is_hit_all_over_the_small_queue_gives_way() {
+        let mut shelf = Shelf::<AdaptiveFifo<Plain>>::new(100);
+        (0..100).for_each(|key| assert!(!shelf.access(key, 1)));
+        assert_eq!(lens(&shelf), [4, 96], "small is one short of its target");
+        (0..96).for_each(|key| assert!(shelf.access(key, 1)));
+        shelf.access(100, 1);
+        assert!((0..96).all(|key| shelf.holds(key)) && !shelf.holds(96));
+    }
+
+    #[test]
     fn a_shade_counts_for_two_turnovers() {
         let counts = |others: u64| {
             let mut shelf = full(1_000);
