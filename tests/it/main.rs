@@ -3,8 +3,8 @@
 mod ahead;
 mod builder;
 mod calls;
-mod feed;
 mod eviction;
+mod feed;
 mod fences;
 mod freshness;
 mod groups;
