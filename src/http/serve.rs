@@ -17,6 +17,9 @@
 //! nobody finds, and any later one kills the variant itself, whose own load began when the handler had ended. The list
 //! is in the groups of that response.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -25,7 +28,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::asked::{Asked, Place, Reading};
+use super::asked::{Address, Asked, Place, Reading};
 use super::body::ResponseBody;
 use super::page::{Content, Page, Standing, Stored};
 use super::shelf::Shelf;
@@ -112,7 +115,9 @@ where
             Ok(passed(&shared, response, &status))
         }
         Reading::Unsafe(address) => {
+            let change = Change { shelf: &shared.shelf, address: Some(address) };
             let response = service.call(request).await?;
+            let address = change.ended();
             // RFC 9111, section 4.4: a change that succeeded makes doubtful what was there before.
             if response.status().is_success() || response.status().is_redirection() {
                 let changed = address.changed_with(response.headers());
@@ -121,6 +126,29 @@ where
             let status = CacheStatus::forwarded(Forwarded::Method).with_status(response.status());
             Ok(passed(&shared, response, &status))
         }
+    }
+}
+
+/// A change under way. Dropped before there is a response, it may have happened all the same: a client that leaves takes the
+/// handler along, wherever that is by then. So its address is taken for changed.
+struct Change<'a> {
+    shelf: &'a Shelf,
+    address: Option<Address>,
+}
+
+impl Change<'_> {
+    /// Says that there is a response, and returns the address.
+    fn ended(mut self) -> Address {
+        self.address.take().expect("a change ends once")
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        let Some(address) = self.address.take() else { return };
+        let changed = address.changed_with(&HeaderMap::new());
+        // From its first poll on a removal is carried out, though nobody polls it again.
+        let _ = pin!(self.shelf.remove(&changed)).poll(&mut Context::from_waker(Waker::noop()));
     }
 }
 

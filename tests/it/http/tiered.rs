@@ -8,7 +8,7 @@ use http::Method;
 use larder::http::{Depends, ResponseCache, ResponseCacheBuilder};
 use larder::{BoxFuture, InMemoryRemote, Namespace, RemoteTier};
 
-use super::{CAPACITY, Door, Page, Site, depending, page, poll, request, with_status};
+use super::{CAPACITY, Door, Page, Site, depending, page, poll, request, until, with_status};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=3600");
 
@@ -78,6 +78,30 @@ fn a_changed_address_is_dropped_everywhere() {
     one.send(Method::PUT, "/7", &[]);
     other_namespace.poll_now().unwrap();
     assert_eq!(other.get("/7", &[]).body, "other 1");
+}
+
+/// Its handler may have made the change by the time that the client leaves, and takes the handler along.
+#[test]
+fn a_change_whose_client_leaves_drops_its_address_everywhere() {
+    let store = InMemoryRemote::new();
+    let (other_namespace, other) = process(&store, "other");
+    let namespace = namespace(store.clone());
+    let one = Site::with_async(shared(&namespace), |run, request| async move {
+        if request.method() == Method::PUT {
+            std::future::pending::<()>().await;
+        }
+        Ok(made_by("one", run, &[FRESH]))
+    });
+    one.get("/7", &[]);
+    assert_eq!(other.get("/7", &[]).body, "one 1");
+    let mut change = Box::pin(one.call(request(Method::PUT, "/7", &[])));
+    assert!(poll(&mut change).is_pending());
+    drop(change);
+    until("the other process hears of it", || {
+        other_namespace.poll_now().unwrap();
+        other.get("/7", &[]).body == "other 1"
+    });
+    assert_ne!(one.get("/7", &[]).body, "one 1");
 }
 
 /// One handler, however many processes miss the page at once.
