@@ -355,7 +355,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         let verdict = self.flight.draft.close();
         let mut spec = verdict.spec;
         if let (true, Some(stale)) = (verdict.not_modified, &self.stale) {
-            if spec.groups.as_slice().is_empty() {
+            if spec.groups.is_empty() {
                 spec.groups = stale.meta.groups.clone();
             }
             spec.weight = spec.weight.or(Some(stale.meta.weight));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis, Timestamp};
-use crate::group::{Generation, Group, GroupSet, Groups};
+use crate::group::{AtomicGeneration, Group, GroupSet, Groups};
 use crate::policy::{NodeId, Recency, Resident};
 use crate::stats::RemovalCause;
 use crate::sync::{Arc, AtomicU32, Ordering};
@@ -50,8 +50,9 @@ impl Seat {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Meta {
-    /// The registry's generation from before the value's load began: a later bump of a group takes the value along.
-    pub(crate) born: Generation,
+    /// The registry's generation from before the value's load began, or one up to which no bump concerned it: a later bump of
+    /// a group takes the value along.
+    pub(crate) born: AtomicGeneration,
     /// From here the value is stale. Never later than `hard`; brought forward by `expire`.
     pub(crate) soft: AtomicDeadline,
     pub(crate) groups: GroupSet,
@@ -86,8 +87,8 @@ impl Meta {
     ///
     /// `soft` is never after `hard`, so that a fresh entry costs one comparison of times, and one without deadlines none.
     #[inline]
-    pub(crate) fn freshness(&self, root: &Group, clock: &Clock) -> Freshness {
-        let moved = root.moved_since(self.born) || self.groups.moved_since(self.born);
+    pub(crate) fn freshness(&self, groups: &Groups, root: &Group, clock: &Clock) -> Freshness {
+        let moved = !groups.settled(&self.born, root, &self.groups);
         let soft = self.soft.get();
         let late = soft != Deadline::NEVER && soft.has_passed(clock.near(soft));
         if moved || late { self.past_soft(moved, late, root, clock) } else { Freshness::Fresh }
@@ -111,9 +112,15 @@ impl Meta {
         self.retry_at.set(Deadline::PASSED);
     }
 
+    /// Returns whether a bump of a kind that kills came to one of the groups or to the cache.
+    pub(crate) fn killed(&self, root: &Group) -> bool {
+        let born = self.born.get();
+        root.killed_since(born) || self.groups.killed_since(born)
+    }
+
     #[cold]
     fn past_soft(&self, moved: bool, late: bool, root: &Group, clock: &Clock) -> Freshness {
-        let killed = moved && (root.killed_since(self.born) || self.groups.killed_since(self.born));
+        let killed = moved && self.killed(root);
         let expired = late && self.hard != Deadline::NEVER && self.hard.has_passed(clock.near(self.hard));
         if killed || expired { Freshness::Dead } else { Freshness::Stale }
     }
@@ -131,7 +138,7 @@ impl Judge<'_> {
     pub(crate) fn cause_of_death(&self, meta: &Meta) -> Option<RemovalCause> {
         if meta.hard.has_passed(self.now) {
             Some(RemovalCause::Expired)
-        } else if self.root.killed_since(meta.born) || meta.groups.killed_since(meta.born) {
+        } else if meta.killed(self.root) {
             Some(RemovalCause::Invalidated)
         } else {
             None
@@ -190,10 +197,11 @@ impl EntryInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::Generation;
 
     fn meta(born: Generation, soft: Deadline, hard: Deadline, groups: GroupSet, now: Timestamp) -> Meta {
         Meta {
-            born,
+            born: AtomicGeneration::new(born),
             soft: AtomicDeadline::new(soft),
             hard,
             retry_at: AtomicDeadline::new(Deadline::PASSED),
@@ -222,20 +230,20 @@ mod tests {
 
         let timed = entry(after(1), after(2));
         let eternal = entry(Deadline::NEVER, Deadline::NEVER);
-        assert_eq!(timed.freshness(&root, &clock), Freshness::Fresh);
+        assert_eq!(timed.freshness(&groups, &root, &clock), Freshness::Fresh);
         time.advance(Duration::from_secs(1));
-        assert_eq!(timed.freshness(&root, &clock), Freshness::Stale);
+        assert_eq!(timed.freshness(&groups, &root, &clock), Freshness::Stale);
         time.advance(Duration::from_secs(1));
-        assert_eq!(timed.freshness(&root, &clock), Freshness::Dead);
+        assert_eq!(timed.freshness(&groups, &root, &clock), Freshness::Dead);
         assert_eq!(judge(clock.now()).cause_of_death(&timed), Some(RemovalCause::Expired));
 
         groups.expire("g");
-        assert_eq!(eternal.freshness(&root, &clock), Freshness::Stale);
+        assert_eq!(eternal.freshness(&groups, &root, &clock), Freshness::Stale);
         assert_eq!(judge(clock.now()).cause_of_death(&eternal), None);
         groups.invalidate("g");
-        assert_eq!(eternal.freshness(&root, &clock), Freshness::Dead);
+        assert_eq!(eternal.freshness(&groups, &root, &clock), Freshness::Dead);
         assert_eq!(judge(clock.now()).cause_of_death(&eternal), Some(RemovalCause::Invalidated));
-        assert_eq!(entry(after(1), after(2)).freshness(&root, &clock), Freshness::Fresh);
+        assert_eq!(entry(after(1), after(2)).freshness(&groups, &root, &clock), Freshness::Fresh);
     }
 
     #[test]
@@ -245,7 +253,7 @@ mod tests {
         let now = clock.now();
         let micros = Duration::from_micros;
         let vouched = |cost, trust| {
-            let mut meta = meta(Generation::ZERO, Deadline::NEVER, Deadline::NEVER, GroupSet::Empty, now);
+            let mut meta = meta(Generation::ZERO, Deadline::NEVER, Deadline::NEVER, GroupSet::EMPTY, now);
             meta.load_cost = Micros::new(cost);
             meta.vouched_until(trust)
         };

@@ -325,7 +325,7 @@ mod tests {
     fn flight(groups: &Groups) -> Arc<Flight<u32, u32>> {
         let draft = Draft::new(groups.clone());
         let now = Clock::system().now();
-        Arc::new(Flight::new(1, 1, groups.generation(), now, Duration::MAX, draft, GroupSet::Empty))
+        Arc::new(Flight::new(1, 1, groups.generation(), now, Duration::MAX, draft, GroupSet::EMPTY))
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis};
 use crate::entry::{Entry, Freshness, Judge, Meta, Seat};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
-use crate::group::{Generation, Group, GroupSet, Groups};
+use crate::group::{AtomicGeneration, Generation, Group, GroupSet, Groups};
 use crate::limit::Observer;
 use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Spec, Validator};
 use crate::policy::{Arrival, Recency};
@@ -216,7 +216,7 @@ impl<K, V> Store<K, V> {
     }
 
     pub(crate) fn freshness(&self, meta: &Meta) -> Freshness {
-        meta.freshness(&self.root, &self.settings.clock)
+        meta.freshness(&self.settings.groups, &self.root, &self.settings.clock)
     }
 
     /// Returns the entries of shard `index` that are alive.
@@ -366,7 +366,8 @@ impl<K, V> Store<K, V> {
     /// Returns whether an entry was overtaken by a bump of one of its groups or of the cache.
     #[cfg(feature = "tiered")]
     pub(crate) fn is_overtaken(&self, meta: &Meta) -> bool {
-        self.root.moved_since(meta.born) || meta.groups.moved_since(meta.born)
+        let born = meta.born.get();
+        self.root.moved_since(born) || meta.groups.moved_since(born)
     }
 
     /// Returns whether this very entry is still in its shard.
@@ -473,7 +474,7 @@ impl<K: Eq, V> Store<K, V> {
         let lifetime = settings.lifetime_of(spec.lifetime, &value);
         let (soft, hard) = settings.lifetime.deadlines(lifetime, now);
         let meta = Meta {
-            born,
+            born: AtomicGeneration::new(born),
             soft: AtomicDeadline::new(soft),
             hard,
             retry_at: AtomicDeadline::new(Deadline::PASSED),
@@ -494,7 +495,7 @@ impl<K: Eq, V> Store<K, V> {
     pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Arc<Entry<K, V>> {
         let weight = self.settings.weigher.as_ref().map_or(old.weight, |weigh| weigh(&key, &value));
         let meta = Meta {
-            born: old.born,
+            born: AtomicGeneration::new(old.born.get()),
             soft: AtomicDeadline::new(old.soft.get()),
             hard: old.hard,
             retry_at: AtomicDeadline::new(Deadline::PASSED),
@@ -862,7 +863,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
     {
         let settings = &self.settings;
         let grace = found.map_or(settings.grace, |entry| entry.meta.grace.get());
-        let suspects = found.map_or(GroupSet::Empty, |entry| entry.meta.groups.clone());
+        let suspects = found.map_or(GroupSet::EMPTY, |entry| entry.meta.groups.clone());
         let draft = Draft::new(settings.groups.clone());
         let begun = settings.clock.now();
         let flight = Arc::new(Flight::new(hash, key.to_key(), born, begun, grace, draft, suspects));

@@ -86,7 +86,7 @@ impl<K, V> Shard<K, V> {
         self.clears.notice(root, self.table.len(), self.policy.weight());
         self.sweep.note_insert(entry.meta.hard);
         // A bump from here on is another that the sweep hears of.
-        if root.killed_since(entry.meta.born) || entry.meta.groups.killed_since(entry.meta.born) {
+        if entry.meta.killed(root) {
             self.sweep.note_dead();
         }
         let node = self.policy.insert(entry.clone(), arrival);
