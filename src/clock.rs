@@ -17,6 +17,9 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 /// to milliseconds hides.
 const COARSE_LAG_MS: u64 = 11;
 
+/// From which length on an interval may begin at the coarse time: its lag is at most a hundredth of it.
+const COARSE_FROM: Duration = Duration::from_millis(100 * COARSE_LAG_MS);
+
 /// Where a manual clock starts, so that ages before its creation stay representable.
 const MANUAL_ORIGIN_MS: u64 = 1 << 32;
 
@@ -37,8 +40,7 @@ impl Timestamp {
     /// Returns the moment `interval` before: to the millisecond, rounded down, and the origin at the earliest.
     #[cfg(feature = "tiered")]
     pub(crate) fn before(self, interval: Duration) -> Timestamp {
-        let interval_ms = u64::try_from(interval.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Timestamp(self.0.saturating_sub(interval_ms))
+        Timestamp(self.0.saturating_sub(whole_ms(interval)))
     }
 }
 
@@ -54,8 +56,19 @@ impl Deadline {
 
     /// Returns the deadline `interval` after `start`: to the millisecond, rounded up, and `NEVER` where it overflows.
     pub(crate) fn after(start: Timestamp, interval: Duration) -> Deadline {
-        let interval_ms = interval.as_nanos().div_ceil(1_000_000);
-        u64::try_from(interval_ms).map_or(Deadline::NEVER, |ms| Deadline(start.0.saturating_add(ms)))
+        Deadline::at_ms(start, whole_ms(interval))
+    }
+
+    /// Returns the deadline so many milliseconds after `start`, and `NEVER` where it overflows.
+    #[inline]
+    pub(crate) fn at_ms(start: Timestamp, ms: u64) -> Deadline {
+        Deadline(start.0.saturating_add(ms))
+    }
+
+    /// Returns how many milliseconds this is after `start`: `None` for never, zero where it is before.
+    #[inline]
+    pub(crate) fn ms_after(self, start: Timestamp) -> Option<u64> {
+        (self != Deadline::NEVER).then(|| self.0.saturating_sub(start.0))
     }
 
     /// Returns the deadline `interval` after `start` where it must not be late: rounded down, and `NEVER` where it overflows.
@@ -71,8 +84,15 @@ impl Deadline {
 
     /// Returns how long it is from `now` to here; `None` for never, zero once passed.
     pub(crate) fn remaining(self, now: Timestamp) -> Option<Duration> {
-        (self != Deadline::NEVER).then(|| Duration::from_millis(self.0.saturating_sub(now.0)))
+        self.ms_after(now).map(Duration::from_millis)
     }
+}
+
+/// Returns an interval in milliseconds, rounded up, and cut at what fits.
+fn whole_ms(interval: Duration) -> u64 {
+    // Not from the nanoseconds in all, whose division in 128 bits costs more than the rest of an entry's dates.
+    let begun = interval.subsec_nanos().div_ceil(1_000_000);
+    interval.as_secs().saturating_mul(1_000).saturating_add(begun.into())
 }
 
 impl fmt::Debug for Deadline {
@@ -81,30 +101,6 @@ impl fmt::Debug for Deadline {
             Deadline::NEVER => f.write_str("never"),
             Deadline(ms) => write!(f, "{ms} ms"),
         }
-    }
-}
-
-/// An interval in 32 bits, counted in units of so many nanoseconds: rounded up, and cut at what fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Interval<const UNIT_NS: u64>(u32);
-
-/// Up to 71 minutes.
-pub(crate) type Micros = Interval<1_000>;
-/// Up to 49 days.
-pub(crate) type Millis = Interval<1_000_000>;
-
-impl<const UNIT_NS: u64> Interval<UNIT_NS> {
-    /// What stands for every interval that does not fit, too.
-    #[cfg(feature = "tiered")]
-    pub(crate) const MAX: Self = Interval(u32::MAX);
-
-    pub(crate) fn new(interval: Duration) -> Self {
-        let units = interval.as_nanos().div_ceil(UNIT_NS.into());
-        Interval(u32::try_from(units).unwrap_or(u32::MAX))
-    }
-
-    pub(crate) fn get(self) -> Duration {
-        Duration::from_nanos(u64::from(self.0) * UNIT_NS)
     }
 }
 
@@ -216,12 +212,33 @@ impl Clock {
         }
     }
 
+    /// Returns the time at which something begins that lasts for `shortest` or longer: where that is long enough, one up to
+    /// [`COARSE_LAG_MS`] early, and as cheap as that.
+    ///
+    /// What ends an interval after it ends early by as much, never late.
+    pub(crate) fn about(&self, shortest: Duration) -> Timestamp {
+        if shortest >= COARSE_FROM { self.coarse() } else { self.now() }
+    }
+
     /// Returns a time by which `deadline` can be judged exactly: the coarse one while the deadline is far from it.
     #[inline]
     pub(crate) fn near(&self, deadline: Deadline) -> Timestamp {
         let coarse = self.coarse();
-        // Once the coarse clock, which never runs ahead, has passed the deadline, so has the precise one.
-        if deadline.0 > coarse.0 + COARSE_LAG_MS || deadline.has_passed(coarse) { coarse } else { self.now() }
+        // Once the coarse clock, which never runs ahead, has passed the deadline, so has the precise one. Both at once: only
+        // a deadline ahead of it by its lag or less is neither passed nor far.
+        let is_far = deadline.0.wrapping_sub(coarse.0).wrapping_sub(1) >= COARSE_LAG_MS;
+        if is_far { coarse } else { self.now() }
+    }
+
+    /// Returns whether `deadline` has passed, exactly, and reads no clock where it never does.
+    #[inline]
+    pub(crate) fn has_passed(&self, deadline: Deadline) -> bool {
+        if deadline == Deadline::NEVER {
+            return false;
+        }
+        let coarse = self.coarse();
+        // Nearly always it is far ahead.
+        deadline.0 <= coarse.0 + COARSE_LAG_MS && (deadline.has_passed(coarse) || deadline.has_passed(self.now()))
     }
 
     /// Waits for `future` on this thread until `deadline`.
@@ -530,7 +547,9 @@ mod system {
     #[inline]
     #[expect(clippy::cast_sign_loss, reason = "the monotonic clock counts up from 0")]
     fn timestamp(time: Timespec) -> Timestamp {
-        Timestamp(time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000)
+        // In 32 bits, whose division by a constant is the cheapest, and which hold the nanoseconds of a second.
+        let ms = time.tv_nsec as u32 / 1_000_000;
+        Timestamp(time.tv_sec as u64 * 1_000 + u64::from(ms))
     }
 }
 
@@ -586,20 +605,42 @@ mod tests {
     }
 
     #[test]
-    fn short_intervals_round_up_and_are_cut_at_what_fits() {
-        assert_eq!(Millis::new(Duration::from_micros(1)).get(), Duration::from_millis(1));
-        assert_eq!(Micros::new(Duration::from_millis(3)).get(), Duration::from_millis(3));
-        assert_eq!(Micros::new(Duration::from_nanos(1)).get(), Duration::from_micros(1));
-        assert_eq!(Micros::new(Duration::MAX).get(), Duration::from_micros(u32::MAX.into()));
-    }
-
-    #[test]
     fn the_coarse_clock_never_runs_ahead_and_lags_by_less_than_is_allowed_for() {
         for _ in 0..10_000 {
             let coarse = system::coarse();
             let precise = system::precise();
             assert!(coarse <= precise);
         }
+    }
+
+    #[test]
+    fn a_deadline_is_judged_as_by_the_precise_clock() {
+        let clock = Clock::system();
+        for step in 0..20_000 {
+            let before = clock.now();
+            let deadline = Deadline(before.0 + step % 40 - 20);
+            let (judged, near) = (clock.has_passed(deadline), deadline.has_passed(clock.near(deadline)));
+            let after = clock.now();
+            for judged in [judged, near] {
+                assert!(judged >= deadline.has_passed(before) && judged <= deadline.has_passed(after));
+            }
+        }
+        assert!(!clock.has_passed(Deadline::NEVER) && clock.has_passed(Deadline::PASSED));
+    }
+
+    #[test]
+    fn a_short_interval_begins_at_the_precise_time_and_a_long_one_never_after_it() {
+        let clock = Clock::system();
+        for _ in 0..20_000 {
+            let before = clock.now();
+            assert!(clock.about(COARSE_FROM - Duration::from_nanos(1)) >= before);
+            let long = clock.about(COARSE_FROM);
+            assert!(long <= clock.now());
+            assert!(long.0 + COARSE_LAG_MS >= before.0, "{long:?} is too long before {before:?}");
+        }
+        let (clock, time) = Clock::manual();
+        time.advance(Duration::from_millis(1));
+        assert_eq!(clock.about(Duration::MAX), clock.now());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis, Timestamp};
+use crate::clock::{AtomicDeadline, Clock, Deadline, Timestamp};
+use crate::compact::{Micros, Millis};
 use crate::group::{AtomicGeneration, Group, GroupSet, Groups};
 use crate::policy::{NodeId, Recency, Resident};
 use crate::stats::RemovalCause;
@@ -90,7 +91,7 @@ impl Meta {
     pub(crate) fn freshness(&self, groups: &Groups, root: &Group, clock: &Clock) -> Freshness {
         let moved = !groups.settled(&self.born, root, &self.groups);
         let soft = self.soft.get();
-        let late = soft != Deadline::NEVER && soft.has_passed(clock.near(soft));
+        let late = clock.has_passed(soft);
         if moved || late { self.past_soft(moved, late, root, clock) } else { Freshness::Fresh }
     }
 
@@ -100,7 +101,7 @@ impl Meta {
     pub(crate) fn vouched_until(&self, trust: Duration) -> Deadline {
         // A copy was judged by what was known under an earlier look at the journal. Of a load that took longer than can be
         // recorded nobody knows when it began.
-        if !self.is_own || self.load_cost == Micros::MAX {
+        if !self.is_own || self.load_cost.is_max() {
             return Deadline::PASSED;
         }
         Deadline::within(self.created.before(self.load_cost.get()), trust)
@@ -121,7 +122,7 @@ impl Meta {
     #[cold]
     fn past_soft(&self, moved: bool, late: bool, root: &Group, clock: &Clock) -> Freshness {
         let killed = moved && self.killed(root);
-        let expired = late && self.hard != Deadline::NEVER && self.hard.has_passed(clock.near(self.hard));
+        let expired = late && clock.has_passed(self.hard);
         if killed || expired { Freshness::Dead } else { Freshness::Stale }
     }
 }

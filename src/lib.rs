@@ -183,6 +183,8 @@ mod cache;
 mod call;
 mod claim;
 mod clock;
+#[allow(dead_code, reason = "to come")]
+mod compact;
 mod entry;
 mod error;
 mod feed;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::clock::{Deadline, Timestamp};
+use crate::clock::{Clock, Deadline, Timestamp};
 use crate::group::{Generation, Group, GroupSet, Groups};
 use crate::limit::Limit;
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -197,16 +197,17 @@ pub(crate) struct DefaultLifetime {
 }
 
 impl DefaultLifetime {
-    /// Returns the soft and the hard deadline of a value stored `now`, the soft one never the later.
-    pub(crate) fn deadlines(&self, own: Lifetime, now: Timestamp) -> (Deadline, Deadline) {
+    /// Returns the time, and the soft and the hard deadline of a value that is stored now, the soft one never the later.
+    pub(crate) fn deadlines(&self, own: Lifetime, clock: &Clock) -> (Timestamp, Deadline, Deadline) {
         let (soft, hard, jitter) = self.longest(own);
         // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
         // so that their proportion stays.
         let kept = if jitter > 0.0 { 1.0 - jitter * fastrand::f64() } else { 1.0 };
-        let deadline =
-            |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, shorten(ttl, kept)));
+        let (soft, hard) = (soft.map(|ttl| shorten(ttl, kept)), hard.map(|ttl| shorten(ttl, kept)));
+        let now = clock.about(soft.into_iter().chain(hard).min().unwrap_or(Duration::MAX));
+        let deadline = |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, ttl));
         let (soft, hard) = (deadline(soft), deadline(hard));
-        (soft.min(hard), hard)
+        (now, soft.min(hard), hard)
     }
 
     /// Returns whether a value may be given these deadlines, to the millisecond, or up to `slack` less.
@@ -437,13 +438,11 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn deadlines(defaults: DefaultLifetime, own: Lifetime) -> (Option<Duration>, Option<Duration>) {
-        let now = Clock::manual().0.now();
-        let (soft, hard) = defaults.deadlines(own, now);
+        let (now, soft, hard) = defaults.deadlines(own, &Clock::manual().0);
         (soft.remaining(now), hard.remaining(now))
     }
 

@@ -10,7 +10,8 @@ use equivalent::Equivalent;
 use crate::ToKey;
 use crate::budget::{Budget, Grant};
 use crate::claim::Claim;
-use crate::clock::{AtomicDeadline, Clock, Deadline, Micros, Millis};
+use crate::clock::{AtomicDeadline, Clock, Deadline};
+use crate::compact::{Micros, Millis};
 use crate::entry::{Entry, Freshness, Judge, Meta, Seat};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
@@ -336,8 +337,9 @@ impl<K, V> Store<K, V> {
     /// Returns whether `flight` still keeps others from filling its key.
     fn is_active(&self, flight: &Flight<K, V>) -> bool {
         let until = flight.held_until.get();
-        let held = until == Deadline::NEVER || !until.has_passed(self.settings.clock.near(until));
-        held && !flight.is_fenced(&self.root) && flight.overdue(&self.settings.clock).is_none()
+        !self.settings.clock.has_passed(until)
+            && !flight.is_fenced(&self.root)
+            && flight.overdue(&self.settings.clock).is_none()
     }
 
     /// Returns whether `flight` was overtaken by a bump of its groups or of the cache.
@@ -468,11 +470,10 @@ impl<K: Eq, V> Store<K, V> {
     ) -> Arc<Entry<K, V>> {
         let settings = &self.settings;
         let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
-        let now = settings.clock.now();
         #[cfg(feature = "tiered")]
         let is_copy = matches!(spec.lifetime, Lifetime::Left { .. });
         let lifetime = settings.lifetime_of(spec.lifetime, &value);
-        let (soft, hard) = settings.lifetime.deadlines(lifetime, now);
+        let (now, soft, hard) = settings.lifetime.deadlines(lifetime, &settings.clock);
         let meta = Meta {
             born: AtomicGeneration::new(born),
             soft: AtomicDeadline::new(soft),
@@ -798,7 +799,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
                 }
             } else if let Some(entry) = &found {
                 let retry_at = entry.meta.retry_at.get();
-                if busy.is_some() || !retry_at.has_passed(self.settings.clock.near(retry_at)) {
+                if busy.is_some() || !self.settings.clock.has_passed(retry_at) {
                     drop(shard);
                     return Self::seen(freshness, entry.value.clone(), None);
                 }
