@@ -147,13 +147,16 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     /// Sets a hard deadline alone: a value is dead `ttl` after it is stored, and never stale before. Default: none. Zero is
-    /// an error, as is setting another deadline beside it.
+    /// an error, as is setting another deadline beside it. Exact as [`soft_ttl`](Self::soft_ttl) is.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
     /// Sets the soft deadline: a value is stale `ttl` after it is stored. Default: none. Zero is an error.
+    ///
+    /// Rounded up to a millisecond. A value whose deadlines are all more than 1.1 seconds away may meet them up to 11 ms early,
+    /// since a cheaper clock says when it is stored; never late.
     pub fn soft_ttl(mut self, ttl: Duration) -> Self {
         self.soft_ttl = Some(ttl);
         self
@@ -161,7 +164,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets the hard deadline: a value is dead `ttl` after it is stored. Default: the soft deadline times
     /// [`hard_ttl_factor`](Self::hard_ttl_factor); without a soft deadline none. Zero, or less than the soft deadline, is an
-    /// error.
+    /// error. Exact as [`soft_ttl`](Self::soft_ttl) is.
     pub fn hard_ttl(mut self, ttl: Duration) -> Self {
         self.hard_ttl = Some(ttl);
         self

@@ -37,8 +37,8 @@ impl EntryOptions {
         EntryOptions::default()
     }
 
-    /// Makes the value dead `ttl` after it is stored, and never stale before. Rounded up to a millisecond; zero stores a
-    /// value that is dead at once.
+    /// Makes the value dead `ttl` after it is stored, and never stale before. Rounded up to a millisecond, and exact as
+    /// [`CacheBuilder::soft_ttl`](crate::CacheBuilder::soft_ttl) is; zero stores a value that is dead at once.
     pub fn ttl(mut self, ttl: Duration) -> EntryOptions {
         self.lifetime = Lifetime::HardOnly(ttl);
         self
@@ -58,7 +58,8 @@ impl EntryOptions {
     }
 
     /// Sets how long a claim to refresh the value lasts, once it is stale. Default: the cache's. Rounded up to a millisecond,
-    /// and zero to one: a claim that is over at once would be everybody's. A copy that another process makes has its cache's.
+    /// from four seconds on to a part in 2,048, and zero to a millisecond: a claim that is over at once would be everybody's. A
+    /// copy that another process makes has its cache's.
     pub fn grace(mut self, grace: Duration) -> EntryOptions {
         self.grace = Some(claimable(grace));
         self
