@@ -8,6 +8,8 @@
 //! Bumps take turns, and each moves a second counter once its group is raised. An entry as young as that one is untouched by
 //! every bump there has been, and a hit need not look at its groups at all (see [`Groups::settled`]).
 
+mod recent;
+
 use std::fmt;
 
 use hashbrown::HashTable;
@@ -254,14 +256,14 @@ impl Groups {
     /// Costs the same whatever the group holds, and whether it is known or not. A load that began before never leaves a
     /// value in the group, even if it names the group only after this call.
     pub fn invalidate(&self, group: &str) {
-        self.0.bump(self.0.naming.hash(group), Some(group), Bump::Kill);
+        self.0.bump(self.0.naming.hash(group.as_bytes()), Some(group.as_bytes()), Bump::Kill);
     }
 
     /// Makes every entry of `group`, in all caches of this registry, stale: still served, while one caller refreshes each.
     ///
     /// Costs and fences as [`invalidate`](Self::invalidate) does.
     pub fn expire(&self, group: &str) {
-        self.0.bump(self.0.naming.hash(group), Some(group), Bump::Expire);
+        self.0.bump(self.0.naming.hash(group.as_bytes()), Some(group.as_bytes()), Bump::Expire);
     }
 
     /// Makes every entry of every cache of this registry dead, whatever groups it is in.
@@ -287,7 +289,12 @@ impl Groups {
 
     /// Returns the group called `name`, which comes into being if need be.
     pub(crate) fn intern(&self, name: &str) -> Arc<Group> {
-        self.0.intern(self.0.naming.hash(name), Some(name), || name.into())
+        self.intern_utf8(name.as_bytes())
+    }
+
+    /// Interns a name that is told in UTF-8.
+    pub(crate) fn intern_utf8(&self, name: &[u8]) -> Arc<Group> {
+        self.0.intern(self.0.naming.hash(name), Some(name), || String::from_utf8_lossy(name).into())
     }
 
     /// Returns the generation that a load which begins now is judged by.
@@ -396,19 +403,19 @@ enum Naming {
 }
 
 impl Naming {
-    fn hash(&self, name: &str) -> u64 {
+    fn hash(&self, name: &[u8]) -> u64 {
         match self {
             Naming::ByName(state) => state.hash_one(name),
             #[cfg(feature = "tiered")]
-            Naming::ByHash(hash) => hash(name),
+            Naming::ByHash(hash) => hash(&String::from_utf8_lossy(name)),
         }
     }
 
     /// Returns whether a known group is the one with this hash, and this name where names count.
-    fn is(&self, known: &Name, hash: u64, name: Option<&str>) -> bool {
-        known.hash == hash
+    fn is(&self, known: (u64, &str), hash: u64, name: Option<&[u8]>) -> bool {
+        known.0 == hash
             && match self {
-                Naming::ByName(_) => name == Some(&*known.name),
+                Naming::ByName(_) => name == Some(known.1.as_bytes()),
                 #[cfg(feature = "tiered")]
                 Naming::ByHash(_) => true,
             }
@@ -509,7 +516,7 @@ impl Registry {
         kind.store(to.0, Ordering::Relaxed);
     }
 
-    fn bump(&self, hash: u64, name: Option<&str>, bump: Bump) {
+    fn bump(&self, hash: u64, name: Option<&[u8]>, bump: Bump) {
         let turn = self.turn.lock();
         let generation = self.counters.next();
         self.counters.begin(generation);
@@ -519,7 +526,7 @@ impl Registry {
         let known = self
             .stripe(hash)
             .lock()
-            .find(hash, |known| self.naming.is(known, hash, name))
+            .find(hash, |known| self.naming.is((known.hash, &known.name), hash, name))
             .and_then(|known| known.group.upgrade());
         if let Some(group) = &known {
             group.mark(bump, generation);
@@ -532,9 +539,22 @@ impl Registry {
     }
 
     /// Returns the group with this hash, and this name where names count; `call` names one that is not known.
-    fn intern(self: &Arc<Self>, hash: u64, name: Option<&str>, call: impl FnOnce() -> Arc<str>) -> Arc<Group> {
+    fn intern(self: &Arc<Self>, hash: u64, name: Option<&[u8]>, call: impl FnOnce() -> Arc<str>) -> Arc<Group> {
+        let is_it = |group: &Group| {
+            group.interned().is_some_and(|known| {
+                std::ptr::eq(&*known.registry, &**self) && self.naming.is((known.hash, &known.name), hash, name)
+            })
+        };
+        recent::recall(hash, is_it).unwrap_or_else(|| {
+            let group = self.find_or_make(hash, name, call);
+            recent::remember(hash, &group);
+            group
+        })
+    }
+
+    fn find_or_make(self: &Arc<Self>, hash: u64, name: Option<&[u8]>, call: impl FnOnce() -> Arc<str>) -> Arc<Group> {
         let mut names = self.stripe(hash).lock();
-        if let Some(known) = names.find_mut(hash, |known| self.naming.is(known, hash, name)) {
+        if let Some(known) = names.find_mut(hash, |known| self.naming.is((known.hash, &known.name), hash, name)) {
             if let Some(group) = known.group.upgrade() {
                 return group;
             }
@@ -596,6 +616,32 @@ mod tests {
         assert_eq!(groups.len(), 1);
         drop(first);
         assert!(groups.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_a_thread_asks_for_again_leads_to_its_group_in_the_registry_that_is_asked() {
+        let (one, other) = (Groups::new(), Groups::new());
+        let group = |groups: &Groups| groups.0.intern(7, Some(b"a"), || "a".into());
+        for _ in 0..3 {
+            let (first, second) = (group(&one), group(&other));
+            assert!(Arc::ptr_eq(&first, &group(&one)) && Arc::ptr_eq(&second, &group(&other)));
+            assert!(!Arc::ptr_eq(&first, &second));
+            assert_eq!((one.len(), other.len()), (1, 1));
+            drop((first, second));
+            assert!(one.is_empty() && other.is_empty(), "a thread keeps a group known");
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_thread_asks_for_again_is_not_mistaken_for_another_of_its_hash() {
+        let groups = Groups::new();
+        let group = |name: &str| groups.0.intern(7, Some(name.as_bytes()), || name.into());
+        let first = group("a");
+        for _ in 0..3 {
+            let second = group("b");
+            assert!(Arc::ptr_eq(&first, &group("a")) && Arc::ptr_eq(&second, &group("b")));
+            assert!(!Arc::ptr_eq(&first, &second));
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What one entry asks for: deadlines, groups, weight, given by whoever stores it or by the load that brings it.
 
+mod name;
+
 use std::fmt;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use self::name::Name;
 use crate::clock::{Clock, Deadline, Timestamp};
 use crate::group::{Generation, Group, GroupSet, Groups};
 use crate::limit::Limit;
@@ -28,7 +31,7 @@ pub struct EntryOptions {
     lifetime: Lifetime,
     grace: Option<Duration>,
     weight: Option<u64>,
-    groups: SmallVec<[Box<str>; 1]>,
+    groups: SmallVec<[Name; 1]>,
 }
 
 impl EntryOptions {
@@ -77,7 +80,7 @@ impl EntryOptions {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        self.groups.extend(groups.into_iter().map(|group| group.as_ref().into()));
+        groups.into_iter().for_each(|group| self.groups.push(Name::new(group.as_ref())));
         self
     }
 
@@ -94,7 +97,7 @@ impl EntryOptions {
             lifetime: self.lifetime,
             grace: self.grace,
             weight: self.weight,
-            groups: self.groups.iter().map(|name| registry.intern(name)).collect(),
+            groups: self.groups.iter().map(|name| registry.intern_utf8(name.as_bytes())).collect(),
         }
     }
 }
@@ -204,11 +207,12 @@ impl DefaultLifetime {
         // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
         // so that their proportion stays.
         let kept = if jitter > 0.0 { 1.0 - jitter * fastrand::f64() } else { 1.0 };
-        let (soft, hard) = (soft.map(|ttl| shorten(ttl, kept)), hard.map(|ttl| shorten(ttl, kept)));
-        let now = clock.about(soft.into_iter().chain(hard).min().unwrap_or(Duration::MAX));
-        let deadline = |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(now, ttl));
-        let (soft, hard) = (deadline(soft), deadline(hard));
-        (now, soft.min(hard), hard)
+        // What is never is the longest, which no deadline can be told from.
+        let shortened = |ttl: Option<Duration>| ttl.map_or(Duration::MAX, |ttl| shorten(ttl, kept));
+        let hard = shortened(hard);
+        let soft = shortened(soft).min(hard);
+        let now = clock.about(soft);
+        (now, Deadline::after(now, soft), Deadline::after(now, hard))
     }
 
     /// Returns whether a value may be given these deadlines, to the millisecond, or up to `slack` less.
