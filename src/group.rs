@@ -13,6 +13,7 @@ mod recent;
 use std::fmt;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, Padded, Weak};
 
@@ -74,7 +75,8 @@ enum Kind {
     Root,
     Named(Interned),
     /// Several groups that one entry belongs to. Has no generations of its own, and is seen by its [`GroupSet`] alone.
-    Union(Box<[Arc<Group>]>),
+    /// As large as a name, so that two are in no allocation of their own.
+    Union(SmallVec<[Arc<Group>; 2]>),
 }
 
 struct Interned {
@@ -82,6 +84,8 @@ struct Interned {
     hash: u64,
     registry: Arc<Registry>,
 }
+
+const _: () = assert!(size_of::<SmallVec<[Arc<Group>; 2]>>() <= size_of::<Interned>());
 
 /// How a bump changes the entries of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,7 +171,7 @@ impl Drop for Group {
 }
 
 /// The groups that an entry belongs to beside its cache's root, in one word. None and one cost nothing beyond it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct GroupSet(Option<Arc<Group>>);
 
 const _: () = assert!(size_of::<GroupSet>() == size_of::<usize>());
@@ -206,19 +210,25 @@ impl GroupSet {
     }
 }
 
+impl fmt::Debug for GroupSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.as_slice()).finish()
+    }
+}
+
 impl FromIterator<Arc<Group>> for GroupSet {
     /// Collects the groups, each once.
     fn from_iter<I: IntoIterator<Item = Arc<Group>>>(groups: I) -> Self {
         let mut groups = groups.into_iter();
         let Some(first) = groups.next() else { return GroupSet::EMPTY };
         let Some(second) = groups.find(|group| !Arc::ptr_eq(group, &first)) else { return GroupSet(Some(first)) };
-        let mut many = vec![first, second];
+        let mut many = SmallVec::from([first, second]);
         for group in groups {
             if !many.iter().any(|known| Arc::ptr_eq(known, &group)) {
                 many.push(group);
             }
         }
-        GroupSet(Some(Arc::new(Group::new(0, 0, Kind::Union(many.into())))))
+        GroupSet(Some(Arc::new(Group::new(0, 0, Kind::Union(many)))))
     }
 }
 
@@ -320,7 +330,8 @@ impl Groups {
     fn settle(settled: Generation, born: &AtomicGeneration, root: &Group, set: &GroupSet) -> bool {
         let judged = born.get();
         let untouched = !root.moved_since(judged) && !set.moved_since(judged);
-        if untouched {
+        // Where many threads read one entry, as a rule the first of them alone writes to its cache line.
+        if untouched && born.get() < settled {
             born.confirm(settled);
         }
         untouched

@@ -31,7 +31,7 @@ pub struct EntryOptions {
     lifetime: Lifetime,
     grace: Option<Duration>,
     weight: Option<u64>,
-    groups: SmallVec<[Name; 1]>,
+    groups: SmallVec<[Name; 2]>,
 }
 
 impl EntryOptions {
