@@ -89,10 +89,8 @@ impl Meta {
     /// `soft` is never after `hard`, so that a fresh entry costs one comparison of times, and one without deadlines none.
     #[inline]
     pub(crate) fn freshness(&self, groups: &Groups, root: &Group, clock: &Clock) -> Freshness {
-        let moved = !groups.settled(&self.born, root, &self.groups);
-        let soft = self.soft.get();
-        let late = clock.has_passed(soft);
-        if moved || late { self.past_soft(moved, late, root, clock) } else { Freshness::Fresh }
+        let untouched = groups.settled(&self.born, root, &self.groups);
+        if untouched && !clock.has_passed(self.soft.get()) { Freshness::Fresh } else { self.past_soft(root, clock) }
     }
 
     /// Returns until when the value is as good as one read from its source at most `trust` before: it was read there when its
@@ -120,10 +118,8 @@ impl Meta {
     }
 
     #[cold]
-    fn past_soft(&self, moved: bool, late: bool, root: &Group, clock: &Clock) -> Freshness {
-        let killed = moved && self.killed(root);
-        let expired = late && clock.has_passed(self.hard);
-        if killed || expired { Freshness::Dead } else { Freshness::Stale }
+    fn past_soft(&self, root: &Group, clock: &Clock) -> Freshness {
+        if self.killed(root) || clock.has_passed(self.hard) { Freshness::Dead } else { Freshness::Stale }
     }
 }
 
