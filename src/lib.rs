@@ -240,6 +240,7 @@ pub use stats::{RemovalCause, Stats};
 pub use remote::memcached::{Memcached, MemcachedBuilder};
 #[cfg(feature = "tiered")]
 pub use remote::{
+    bytes::SharedBytes,
     codec::{Codec, CodecError, CodecId, Optional, RawBytes},
     error::{RemoteError, RemoteErrorKind},
     in_memory::InMemoryRemote,

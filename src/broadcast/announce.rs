@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn tokens_in(store: &InMemoryRemote) -> [u64; 2] {
-        tokens().map(|key| u64::from_le_bytes(read(store, &key).unwrap().value.try_into().unwrap()))
+        tokens().map(|key| u64::from_le_bytes((*read(store, &key).unwrap().value).try_into().unwrap()))
     }
 
     /// Returns a way to `store` on which `intrude` is called before each command with its number, from 0.

@@ -277,6 +277,7 @@ mod tests {
     use super::*;
     use crate::broadcast::journal::{Moved, part_of};
     use crate::clock::{Clock, ManualClock};
+    use crate::remote::bytes::SharedBytes;
 
     const OLD: Uuid = Uuid::from_u128(1);
     const NEW: Uuid = Uuid::from_u128(2);
@@ -352,11 +353,11 @@ mod tests {
 
     fn holding(cas: u64, value: Vec<u8>) -> Item {
         let cas = Cas { value: cas, connection: 1 };
-        Item { len: value.len(), value, cas, expires_in: None, stale: false, won: false }
+        Item { len: value.len(), value: value.into(), cas, expires_in: None, stale: false, won: false }
     }
 
     fn metadata(item: &Item) -> Item {
-        Item { value: Vec::new(), ..item.clone() }
+        Item { value: SharedBytes::default(), ..item.clone() }
     }
 
     #[test]
@@ -385,9 +386,11 @@ mod tests {
     fn an_entry_of_an_unknown_kind_is_a_resync_once() {
         let scene = Scene::at(OLD, 3);
         let mut strange = item(2, OLD, 0, 4);
-        strange.value[28 + 3 * 24] = 9;
+        let mut value = Vec::from(strange.value);
+        value[28 + 3 * 24] = 9;
+        strange.value = value.into();
         assert_eq!(scene.follow(&strange), Moves::Lost(Lost::Spoilt));
-        strange.value.extend(entry(4).encode());
+        strange.value = [&*strange.value, &entry(4).encode()].concat().into();
         assert_eq!(scene.follow(&strange), Moves::Entries(entries(4, 5)));
     }
 

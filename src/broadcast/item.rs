@@ -1,6 +1,7 @@
 //! The journal's item in the store, and what is done to it.
 
 use crate::remote::batch::{Batcher, Caller};
+use crate::remote::bytes::SharedBytes;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::remote::request::Request;
@@ -69,7 +70,7 @@ pub(super) fn found(reply: Reply) -> Result<Option<Item>, RemoteError> {
         Reply::Miss => Ok(None),
         // An empty item with a lease on it is nobody's journal, but it is in the way of one.
         Reply::Busy(cas) | Reply::Won(cas) => {
-            Ok(Some(Item { value: Vec::new(), len: 0, cas, expires_in: None, stale: false, won: false }))
+            Ok(Some(Item { value: SharedBytes::default(), len: 0, cas, expires_in: None, stale: false, won: false }))
         }
         _ => Err(senseless()),
     }

@@ -312,7 +312,7 @@ async fn token(world: &World, way: &Batcher) -> Result<Option<Token>, RemoteErro
     let add = Request::set(world.token.clone(), Route::Control, added.to_vec(), Expiry::Never, SetMode::Add, None);
     let first = way.run(Caller::Thread, vec![get]).await.remove(0)?;
     match first {
-        Reply::Hit(item) => Ok(Some(item.value.try_into().unwrap())),
+        Reply::Hit(item) => Ok(Some((*item.value).try_into().unwrap())),
         _ => Ok((way.run(Caller::Thread, vec![add]).await.remove(0)? == Reply::Done).then_some(added)),
     }
 }
@@ -358,7 +358,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn spoilt(world: &World, how: usize) -> Vec<u8> {
-    let mut journal = read(&world.store, &world.journal).map_or_else(Vec::new, |item| item.value);
+    let mut journal = read(&world.store, &world.journal).map_or_else(Vec::new, |item| item.value.into());
     match how {
         0 => journal.clear(),
         1 => journal = b"garbage".to_vec(),

@@ -589,7 +589,7 @@ mod tests {
     fn read(remote: &InMemoryRemote, key: &WireKey) -> Option<Vec<u8>> {
         let action = Action::Get { value: true, lease: None, touch: None };
         match remote.run(&[Command { key, route: Route::Control, action }], PATIENCE).pop() {
-            Some(Ok(Reply::Hit(item))) => Some(item.value),
+            Some(Ok(Reply::Hit(item))) => Some(item.value.into()),
             _ => None,
         }
     }

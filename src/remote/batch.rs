@@ -836,7 +836,14 @@ mod tests {
 
     fn hit(value: &[u8]) -> Reply {
         let cas = Cas { value: 1, connection: 1 };
-        Reply::Hit(Item { value: value.to_vec(), len: value.len(), cas, expires_in: None, stale: false, won: false })
+        Reply::Hit(Item {
+            value: value.to_vec().into(),
+            len: value.len(),
+            cas,
+            expires_in: None,
+            stale: false,
+            won: false,
+        })
     }
 
     struct Scene {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
+use super::bytes::SharedBytes;
 use super::error::{RemoteError, RemoteErrorKind};
 use super::key::WireKey;
 use super::tier::{
@@ -276,7 +277,7 @@ impl Store {
             return if won { Reply::Won(cas) } else { Reply::Busy(cas) };
         }
         Reply::Hit(Item {
-            value: if with_value { item.value.clone() } else { Vec::new() },
+            value: if with_value { item.value.clone().into() } else { SharedBytes::default() },
             len: item.value.len(),
             cas,
             expires_in: item.expires.remaining(now),

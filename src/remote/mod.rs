@@ -1,6 +1,7 @@
 //! The remote tier: what it stores, how it is written on the wire, and the stores that hold it.
 
 pub(crate) mod batch;
+pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod envelope;
 pub(crate) mod error;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bytes::SharedBytes;
 use super::error::RemoteError;
 use super::key::WireKey;
 use crate::sync::{AtomicU64, Ordering};
@@ -245,7 +246,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// Its bytes; empty when only the metadata was asked for.
-    pub value: Vec<u8>,
+    pub value: SharedBytes,
     /// Its length in bytes, asked for or not.
     pub len: usize,
     /// Its version.

@@ -165,7 +165,7 @@ pub(crate) fn set_token(key: WireKey, token: [u8; 8], mode: SetMode, cas: Option
 /// Returns the token in an answer, `None` where there is none; or the version of what is there and is no token.
 fn token(reply: Reply) -> Result<Option<u64>, Cas> {
     match reply {
-        Reply::Hit(item) => match <[u8; 8]>::try_from(item.value) {
+        Reply::Hit(item) => match <[u8; 8]>::try_from(&*item.value) {
             Ok(token) => Ok(Some(u64::from_le_bytes(token))),
             Err(_) => Err(item.cas),
         },

@@ -98,7 +98,7 @@ fn comparable(key: &str, reply: Result<Reply, RemoteErrorKind>) -> Result<Reply,
         Reply::Hit(mut item) => {
             item.cas = no_cas;
             if key == "counter" {
-                item.value.truncate(item.value.trim_ascii_end().len());
+                item.value = item.value.slice(0..item.value.trim_ascii_end().len());
                 item.len = 0;
             }
             // Rounded to the hour; the sequence itself takes far less than half of one.

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use larder::{
-    Action, Cas, Command, Expiry, InMemoryRemote, Item, RemoteErrorKind, RemoteTier, Reply, Route, SetMode, WireKey,
+    Action, Cas, Command, Expiry, InMemoryRemote, Item, RemoteErrorKind, RemoteTier, Reply, Route, SetMode,
+    SharedBytes, WireKey,
 };
 
 /// Far longer than any command takes: no outcome depends on it.
@@ -381,7 +382,7 @@ fn a_touch_tells_which_version_it_found(remote: &dyn RemoteTier) {
     run(remote, "a", set(b"1"));
     let cas = read(remote, "a").cas;
     let touched = hit(run(remote, "a", touch(cas, 3 * HOUR)));
-    assert_eq!((touched.cas, touched.len, touched.value), (cas, 1, Vec::new()));
+    assert_eq!((touched.cas, touched.len, touched.value), (cas, 1, SharedBytes::default()));
     assert!(read(remote, "a").expires_in.unwrap() > 2 * HOUR);
     // Another version is touched as well.
     run(remote, "a", set(b"22"));
@@ -407,7 +408,7 @@ fn many_threads_lose_no_update(remote: &dyn RemoteTier) {
                 for _ in 0..50 {
                     loop {
                         let item = read(remote, "sum");
-                        let sum: u64 = String::from_utf8(item.value).unwrap().parse().unwrap();
+                        let sum: u64 = String::from_utf8(item.value.into()).unwrap().parse().unwrap();
                         match run(remote, "sum", set_if((sum + 1).to_string().as_bytes(), item.cas)) {
                             Reply::Done => break,
                             Reply::Fenced => {}

@@ -133,7 +133,7 @@ fn journal(store: &InMemoryRemote) -> Vec<u8> {
     let get = Action::Get { value: true, lease: None, touch: None };
     let command = Command { key: &journal_key(), route: Route::Control, action: get };
     match store.run(&[command], PATIENCE).remove(0).unwrap() {
-        Reply::Hit(item) => item.value,
+        Reply::Hit(item) => item.value.into(),
         other => panic!("{other:?} for the journal"),
     }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::input::{INPUT_LEN, Input};
 use super::wire::{self, Failure, quote};
 use crate::clock::real::now;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
@@ -30,8 +31,9 @@ const MAX_LINE_LEN: usize = 2 << 10;
 /// The lines of `stats settings` that are read; memcached 1.6 has about 90.
 const MAX_SETTINGS: usize = 1_000;
 
-/// The buffer of answers that are not read yet: those of a full batch of small items, in one read.
-const INPUT_LEN: usize = 64 << 10;
+/// The longest value that is read through the buffer, with its line end. A longer one has a buffer of its own: it would crowd out
+/// others, and is worth more than the copy that its beginning takes.
+const MAX_BUFFERED: usize = 16 << 10;
 
 /// How many of a socket's own time limits may pass before a deadline, at most, before it gets another limit.
 const MOST_SLICES: u32 = 16;
@@ -39,7 +41,10 @@ const MOST_SLICES: u32 = 16;
 /// The shortest time limit of a socket, by which a deadline may be missed.
 const SHORTEST_SLICE: Duration = Duration::from_millis(1);
 
-const _: () = assert!(MAX_LINE_LEN < INPUT_LEN, "a whole line fits the buffer");
+/// What ends a line, and a value.
+const LINE_END: &[u8] = b"\r\n";
+
+const _: () = assert!(MAX_LINE_LEN < INPUT_LEN && MAX_BUFFERED <= INPUT_LEN, "what is read whole fits the buffer");
 
 /// A checked connection to one memcached.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(super) struct Connection {
     slices: Slices,
     input: Input,
     output: Vec<u8>,
+    /// Where in the output each request ends.
+    ends: Vec<usize>,
     /// How many requests it carried: the mark of each, by which its answer is told.
     requests: u64,
 }
@@ -64,23 +71,14 @@ struct Slices {
     write: Option<Duration>,
 }
 
-/// Bytes that came in; those from `start` to `end` are not read yet.
-#[derive(Debug)]
-struct Input {
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-}
-
 impl Connection {
     /// Dials the first of `addresses` that answers, and refuses a server that larder cannot work with.
     ///
     /// Whatever goes wrong, no command has left this process.
     pub(super) fn open(id: u64, name: &str, addresses: &[SocketAddr], deadline: Instant) -> Result<Self, RemoteError> {
         let stream = dial(name, addresses, deadline)?;
-        let input = Input { buffer: vec![0; INPUT_LEN].into(), start: 0, end: 0 };
-        let slices = Slices::default();
-        let mut connection = Self { id, stream, slices, input, output: Vec::new(), requests: 0 };
+        let (slices, input) = (Slices::default(), Input::new());
+        let mut connection = Self { id, stream, slices, input, output: Vec::new(), ends: Vec::new(), requests: 0 };
         connection.check_server(name, deadline).map_err(|error| match error.kind() {
             RemoteErrorKind::TimedOut | RemoteErrorKind::Interrupted => {
                 let message = format!("{name} takes connections but does not answer: {error}");
@@ -112,7 +110,13 @@ impl Connection {
         let mut answers = Vec::with_capacity(commands.len());
         while answers.len() < commands.len() {
             let rest = &commands[answers.len()..];
-            if let Err(broken) = self.exchange_chunk(rest, max_value_len, deadline, &mut answers) {
+            let exchanged = self.exchange_chunk(rest, max_value_len, deadline, &mut answers);
+            self.input.hand_out(|at, value| {
+                if let Some(Ok(Reply::Hit(item))) = answers.get_mut(at) {
+                    item.value = value;
+                }
+            });
+            if let Err(broken) = exchanged {
                 answers.extend(broken.answers(commands.len() - answers.len()));
                 return (answers, Some(broken.error));
             }
@@ -120,7 +124,7 @@ impl Connection {
         (answers, None)
     }
 
-    /// Sends as many of `commands` as may be under way at once, and appends their answers.
+    /// Sends as many of `commands` as may be under way at once, and appends their answers, but for the bytes of items.
     fn exchange_chunk(
         &mut self,
         commands: &[Command<'_>],
@@ -129,50 +133,65 @@ impl Connection {
         answers: &mut Vec<Result<Reply, RemoteError>>,
     ) -> Result<(), Broken> {
         let first = self.requests;
-        // Where in the output each request ends.
-        let mut ends: Vec<usize> = Vec::new();
+        self.ends.clear();
         for command in commands.iter().take(MAX_CHUNK_COMMANDS) {
             let len = self.output.len() + wire::request_len_bound(command);
-            if !ends.is_empty() && len > MAX_CHUNK_BYTES {
+            if !self.ends.is_empty() && len > MAX_CHUNK_BYTES {
                 break;
             }
             self.requests += 1;
             wire::encode(command, self.requests, &mut self.output);
-            ends.push(self.output.len());
+            self.ends.push(self.output.len());
         }
         let written = self.write(deadline);
         self.output.clear();
         self.output.shrink_to(MAX_CHUNK_BYTES);
         written.map_err(|(written, error)| {
             // memcached carries out no part of a request, so that one cut short was not sent.
-            let sent = ends.iter().take_while(|end| **end <= written).count();
+            let sent = self.ends.iter().take_while(|end| **end <= written).count();
             Broken { sent, error }
         })?;
-        for (position, command) in commands.iter().take(ends.len()).enumerate() {
-            let answer = match self.read_reply(command, first + 1 + position as u64, max_value_len, deadline) {
+        let sent = self.ends.len();
+        for (position, command) in commands.iter().take(sent).enumerate() {
+            let opaque = first + 1 + position as u64;
+            let answer = match self.read_reply(command, opaque, max_value_len, deadline, answers.len()) {
                 Ok(reply) => Ok(reply),
                 Err(Failure::Command(error)) => Err(error),
-                Err(Failure::Connection(error)) => return Err(Broken { sent: ends.len() - position, error }),
+                Err(Failure::Connection(error)) => return Err(Broken { sent: sent - position, error }),
             };
             answers.push(answer);
         }
         Ok(())
     }
 
+    /// Reads the answer to `command`, which is the one with number `at`, but for the bytes of an item.
     fn read_reply(
         &mut self,
         command: &Command<'_>,
         opaque: u64,
         max_value_len: usize,
         deadline: Instant,
+        at: usize,
     ) -> Result<Reply, Failure> {
         let line = self.read_line(deadline).map_err(Failure::Connection)?;
         let header = wire::header(line, opaque, max_value_len)?;
-        let value = match header.value_len {
-            Some(len) => Some(self.read_value(len, deadline)?),
-            None => None,
-        };
-        wire::reply(&command.action, &header, value, self.id)
+        let Some(len) = header.value_len else { return wire::reply(&command.action, &header, None, self.id) };
+        let block_len = len + LINE_END.len();
+        if block_len > MAX_BUFFERED {
+            let value = self.read_long_value(len, deadline)?;
+            let reply = wire::reply(&command.action, &header, Some(&value), self.id)?;
+            self.input.keep(at, value);
+            return Ok(reply);
+        }
+        while self.input.unread().len() < block_len {
+            self.fill(block_len, deadline).map_err(Failure::Connection)?;
+        }
+        let Some(value) = self.input.consume(block_len).strip_suffix(LINE_END) else { return Err(endless()) };
+        let reply = wire::reply(&command.action, &header, Some(value), self.id)?;
+        if matches!(reply, Reply::Hit(_)) {
+            self.input.mark(at, len, LINE_END.len());
+        }
+        Ok(reply)
     }
 
     /// Asks what the server is and how it is set up: a look at its settings, so that nothing is written to it.
@@ -228,71 +247,44 @@ impl Connection {
                 let message = format!("a line of more than {MAX_LINE_LEN} bytes: {}", quote(unread));
                 return Err(RemoteError::new(RemoteErrorKind::Protocol, message));
             }
-            self.fill(deadline)?;
+            self.fill(MAX_LINE_LEN + 1, deadline)?;
         };
         let line = self.input.consume(len + 1);
         let line = &line[..len];
         Ok(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    /// Reads a data block of `len` bytes, which is not above the cap, and its line end.
-    fn read_value(&mut self, len: usize, deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let block_len = len + 2;
+    /// Reads a data block of `len` bytes, which is not above the cap, and its line end, past the buffer straight to where it
+    /// belongs.
+    fn read_long_value(&mut self, len: usize, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let block_len = len + LINE_END.len();
         let mut value = Vec::with_capacity(block_len);
-        loop {
-            let part = self.input.unread().len().min(block_len - value.len());
-            value.extend_from_slice(self.input.consume(part));
-            let missing = block_len - value.len();
-            if missing == 0 {
-                break;
-            }
-            if missing < INPUT_LEN {
-                self.fill(deadline).map_err(Failure::Connection)?;
-                continue;
-            }
-            // Past the buffer, straight to where it belongs.
-            let mut filled = value.len();
-            value.resize(block_len, 0);
-            while block_len - filled >= INPUT_LEN {
-                let rest = &mut value[filled..];
-                filled += receive(&mut self.stream, &mut self.slices, rest, deadline).map_err(Failure::Connection)?;
-            }
-            value.truncate(filled);
+        let buffered = self.input.unread().len().min(block_len);
+        value.extend_from_slice(self.input.consume(buffered));
+        value.resize(block_len, 0);
+        let mut filled = buffered;
+        while filled < block_len {
+            let rest = &mut value[filled..];
+            filled += receive(&mut self.stream, &mut self.slices, rest, deadline).map_err(Failure::Connection)?;
         }
-        if !value.ends_with(b"\r\n") {
-            return Err(wire::protocol("a value without its line end".to_owned()));
+        if !value.ends_with(LINE_END) {
+            return Err(endless());
         }
         value.truncate(len);
         Ok(value)
     }
 
-    fn fill(&mut self, deadline: Instant) -> Result<(), RemoteError> {
-        let room = self.input.room();
+    /// Reads what there is, so that `len` bytes have room from where the unread begin.
+    fn fill(&mut self, len: usize, deadline: Instant) -> Result<(), RemoteError> {
+        let room = self.input.room(len);
         let len = receive(&mut self.stream, &mut self.slices, room, deadline)?;
-        self.input.end += len;
+        self.input.advance(len);
         Ok(())
     }
 }
 
-impl Input {
-    fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    fn consume(&mut self, len: usize) -> &[u8] {
-        let start = self.start;
-        self.start += len;
-        &self.buffer[start..self.start]
-    }
-
-    /// Returns the space behind what is unread, which moves to the front; never empty while less than the whole buffer is
-    /// unread.
-    fn room(&mut self) -> &mut [u8] {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        &mut self.buffer[self.end..]
-    }
+fn endless() -> Failure {
+    wire::protocol("a value without its line end".to_owned())
 }
 
 /// An exchange that broke off.
@@ -461,15 +453,5 @@ mod tests {
         }
         let error = check_version("a:1", b"HTTP/1.1 400 Bad Request").unwrap_err();
         assert_eq!(error.kind(), RemoteErrorKind::Protocol);
-    }
-
-    #[test]
-    fn input_keeps_unread_bytes_in_order() {
-        let mut input = Input { buffer: vec![0; 8].into(), start: 0, end: 0 };
-        input.room()[..5].copy_from_slice(b"abcde");
-        input.end += 5;
-        assert_eq!(input.consume(3), b"abc");
-        assert_eq!(input.room().len(), 6);
-        assert_eq!(input.unread(), b"de");
     }
 }

@@ -2,6 +2,7 @@
 
 mod address;
 mod connection;
+mod input;
 mod pool;
 mod router;
 mod server;

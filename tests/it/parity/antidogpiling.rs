@@ -268,7 +268,7 @@ fn stored(store: &InMemoryRemote, key: &str) -> Vec<u8> {
     let key = larder::WireKey::new(key).unwrap();
     let command = larder::Command { key: &key, route: larder::Route::ByKey, action: get };
     match store.run(&[command], crate::scene::PATIENCE).remove(0).unwrap() {
-        larder::Reply::Hit(item) => item.value,
+        larder::Reply::Hit(item) => item.value.into(),
         other => panic!("{other:?}"),
     }
 }

@@ -187,7 +187,7 @@ impl Gate {
     /// Returns the bytes of an item.
     pub(crate) fn peek(&self, key: &WireKey) -> Option<Vec<u8>> {
         match self.run_one(key, Route::ByKey, Action::Get { value: true, lease: None, touch: None }) {
-            Reply::Hit(item) => Some(item.value),
+            Reply::Hit(item) => Some(item.value.into()),
             _ => None,
         }
     }
