@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::ready;
 use std::hash::{BuildHasher, Hash};
+use std::pin::pin;
 
 use equivalent::Equivalent;
 
@@ -142,7 +143,7 @@ where
     where
         Q: Hash + ToKey<K> + RemoteKey + ?Sized,
     {
-        self.get_local(key).or_else(|| real::block_on(self.read_one(Caller::Thread, key)))
+        self.get_local(key).or_else(|| real::block_on(pin!(self.read_one(Caller::Thread, key))))
     }
 
     /// Calls `f` with a reference to the value for `key`, and returns what it returns; otherwise as [`get`](Self::get).
@@ -155,7 +156,7 @@ where
     {
         match self.with_local(key, f) {
             Ok(answer) => Some(answer),
-            Err(f) => real::block_on(self.read_one(Caller::Thread, key)).map(|value| f(&value)),
+            Err(f) => real::block_on(pin!(self.read_one(Caller::Thread, key))).map(|value| f(&value)),
         }
     }
 

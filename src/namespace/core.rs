@@ -159,8 +159,8 @@ impl Core {
 
     // ---- Requests ----
 
-    pub(crate) async fn run(&self, caller: Caller, requests: impl Into<Requests>) -> Answers {
-        self.batcher.run(caller, requests).await
+    pub(crate) fn run(&self, caller: Caller, requests: impl Into<Requests>) -> impl Future<Output = Answers> {
+        self.batcher.run(caller, requests)
     }
 
     pub(crate) async fn run_one(&self, caller: Caller, request: Request) -> Result<Reply, RemoteError> {

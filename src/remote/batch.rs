@@ -152,29 +152,31 @@ impl Batcher {
     /// A future that is dropped leaves nothing behind that waits for it. Its requests may still be carried out; leases that
     /// they take are given back. So are those whose answer comes too late.
     pub(crate) async fn run(&self, caller: Caller, requests: impl Into<Requests>) -> Answers {
-        let requests = requests.into();
         let deadline = now() + self.timeout;
-        let count = requests.len();
-        let shares = self.split(requests);
+        let mut shares = self.split(requests.into());
         let call = self.watch.call(&shares.iter().map(|share| (&share.lane.road.watch, &*share.requests)));
-        call.follow(self.carry(caller, shares, count, deadline)).await
+        if shares.len() > 1 {
+            // Apart, so that all other calls' futures are not as large as those of the few that go to several servers.
+            return call.follow(Box::pin(self.carry_several(caller, shares, deadline))).await;
+        }
+        let Some(share) = shares.pop() else { return Answers::new() };
+        drop(shares);
+        call.follow(self.carry(caller, share, deadline)).await
     }
 
-    /// Sees to a call, of `count` requests, that has been sorted by servers.
-    async fn carry(
-        &self,
-        caller: Caller,
-        mut shares: SmallVec<[Share<'_>; 1]>,
-        count: usize,
-        deadline: Instant,
-    ) -> Answers {
-        if shares.len() <= 1 {
-            let Some(Share { lane, requests, .. }) = shares.pop() else { return Answers::new() };
-            if caller == Caller::Thread && lane.road.enter() {
-                return lane.road.carry_out_own(&requests, self.timeout);
-            }
-            return self.wait(caller, lane.submit(requests, deadline)).await;
+    /// Sees to a call that goes to one server.
+    async fn carry(&self, caller: Caller, share: Share<'_>, deadline: Instant) -> Answers {
+        let Share { lane, requests, .. } = share;
+        if caller == Caller::Thread && lane.road.enter() {
+            return lane.road.carry_out_own(&requests, self.timeout);
         }
+        let passage = lane.submit(requests, deadline);
+        self.wait(caller, passage).await
+    }
+
+    /// Sees to a call that has been sorted by servers.
+    async fn carry_several(&self, caller: Caller, mut shares: Shares<'_>, deadline: Instant) -> Answers {
+        let count = shares.iter().map(|share| share.requests.len()).sum();
         let own = match caller {
             Caller::Thread => shares.iter().position(|share| share.lane.road.enter()),
             Caller::Task => None,
@@ -234,8 +236,8 @@ impl Batcher {
     }
 
     /// Sorts requests by their server.
-    fn split(&self, requests: Requests) -> SmallVec<[Share<'_>; 1]> {
-        let mut shares: SmallVec<[Share<'_>; 1]> = SmallVec::new();
+    fn split(&self, requests: Requests) -> Shares<'_> {
+        let mut shares = Shares::new();
         if let [lane] = &*self.lanes {
             if !requests.is_empty() {
                 shares.push(Share { lane, requests, positions: Vec::new() });
@@ -301,6 +303,9 @@ pub(crate) struct LaneLoad<'b> {
     pub(crate) calls: usize,
     pub(crate) queued_bytes: usize,
 }
+
+/// A call, sorted by servers.
+type Shares<'b> = SmallVec<[Share<'b>; 1]>;
 
 /// The part of a call that goes to one server.
 struct Share<'b> {
@@ -390,7 +395,7 @@ impl Road {
     }
 
     fn carry_out_own(&self, requests: &[Request], timeout: Duration) -> Answers {
-        let commands: Vec<Command<'_>> = requests.iter().map(Request::command).collect();
+        let commands: SmallVec<[Command<'_>; 1]> = requests.iter().map(Request::command).collect();
         let answers = self.exchange(&commands, timeout, 1);
         self.under_way.fetch_sub(1, Ordering::Relaxed);
         self.counters.count_timeout(&answers);

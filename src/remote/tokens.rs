@@ -68,8 +68,13 @@ impl TokenTable {
 
     /// Returns the tokens of a group; missing ones where nothing is known of it, so that no value matches.
     pub(crate) fn get(&self, group: u64) -> Tokens {
-        let at = self.entries.binary_search_by_key(&group, |(group, _)| *group);
-        at.map_or(Tokens::default(), |at| self.entries[at].1)
+        let entries = self.entries.as_slice();
+        let at = match entries.len() {
+            // Few are found sooner one by one.
+            ..=USUAL_GROUPS => entries.iter().position(|(known, _)| *known == group),
+            _ => entries.binary_search_by_key(&group, |(known, _)| *known).ok(),
+        };
+        at.map_or(Tokens::default(), |at| entries[at].1)
     }
 
     /// Returns the table with what `newer` says in the place of what this one does.

@@ -105,8 +105,13 @@ impl<K, V: 'static> Remote<K, V> {
 
     /// Returns what the remote tier holds under each key. With `lease`, keys that it has nothing for are claimed for this
     /// process for so long.
-    pub(super) async fn fetch(&self, caller: Caller, keys: &[Located], lease: Option<Duration>) -> PerKey<Found<V>> {
-        self.fetch_for(caller, keys, lease, |_| true).await
+    pub(super) fn fetch(
+        &self,
+        caller: Caller,
+        keys: &[Located],
+        lease: Option<Duration>,
+    ) -> impl Future<Output = PerKey<Found<V>>> {
+        self.fetch_for(caller, keys, lease, |_| true)
     }
 
     /// Fetches as [`fetch`](Self::fetch) does, and counts as reads of the user's those alone of which `is_read` says so, by their
@@ -178,7 +183,8 @@ impl<K, V: 'static> Remote<K, V> {
         if doubtful.is_empty() {
             return Ok(tokens);
         }
-        Ok(tokens.updated(self.core().read_tokens(caller, &doubtful).await?))
+        // Apart, so that the futures of all other reads are not as large as those of the few that come here.
+        Ok(tokens.updated(Box::pin(self.core().read_tokens(caller, &doubtful)).await?))
     }
 
     /// Decides what a reply is worth, and counts it.
@@ -252,7 +258,10 @@ impl<K, V: 'static> Remote<K, V> {
 
 /// Returns the groups of values, in order, each once.
 fn groups_of<'v>(views: impl Iterator<Item = &'v View<'v>>) -> SmallVec<[u64; USUAL_GROUPS]> {
-    let mut groups: SmallVec<_> = views.flat_map(View::groups).map(|group| group.group_hash).collect();
+    let mut groups = SmallVec::new();
+    for view in views {
+        groups.extend(view.groups().map(|group| group.group_hash));
+    }
     groups.sort_unstable();
     groups.dedup();
     groups

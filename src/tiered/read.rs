@@ -150,7 +150,9 @@ where
     pub(super) async fn standing_for(&self, caller: Caller, options: CallOptions) -> Standing {
         let core = self.core();
         match core.settings.on_lost_trust {
-            _ if !options.skip_remote => core.standing(caller).await,
+            _ if !options.skip_remote && core.may_serve() => Standing::Trusted,
+            // Apart, so that the futures of calls that are trusted, nearly all, are not as large as this one.
+            _ if !options.skip_remote => Box::pin(core.standing(caller)).await,
             LostTrust::Refuse if !core.may_serve() => Standing::Refused,
             _ => Standing::CutOff,
         }

@@ -230,8 +230,8 @@ impl Flags {
         for token in tokens {
             let (flag, argument) = token.split_first()?;
             match flag {
-                b'O' => flags.opaque = Some(parse(argument, 16)?),
-                b'c' => flags.cas = Some(parse(argument, 10)?),
+                b'O' => flags.opaque = Some(parse::<16>(argument)?),
+                b'c' => flags.cas = Some(parse::<10>(argument)?),
                 b's' => flags.size = Some(parse_len(argument)?),
                 b't' => flags.ttl = Some(parse_ttl(argument)?),
                 b'X' => flags.stale = true,
@@ -246,24 +246,28 @@ impl Flags {
 }
 
 /// Reads a whole number without a sign: at a tenth of what it takes to make it a string and let that be parsed.
-fn parse(digits: &[u8], base: u32) -> Option<u64> {
-    let mut number = None;
+fn parse<const BASE: u64>(digits: &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
     for digit in digits {
-        let digit = char::from(*digit).to_digit(base)?;
-        number = Some(number.unwrap_or(0_u64).checked_mul(base.into())?.checked_add(digit.into())?);
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' if BASE == 16 => digit - b'a' + 10,
+            _ => return None,
+        };
+        number = number.checked_mul(BASE)?.checked_add(digit.into())?;
     }
-    number
+    (!digits.is_empty()).then_some(number)
 }
 
 fn parse_len(digits: &[u8]) -> Option<usize> {
-    parse(digits, 10)?.try_into().ok()
+    parse::<10>(digits)?.try_into().ok()
 }
 
 /// Reads how many seconds an item has left. Negative: it never expires.
 fn parse_ttl(digits: &[u8]) -> Option<i64> {
     match digits.strip_prefix(b"-") {
-        Some(digits) => i64::try_from(parse(digits, 10)?).ok().map(i64::wrapping_neg),
-        None => parse(digits, 10)?.try_into().ok(),
+        Some(digits) => i64::try_from(parse::<10>(digits)?).ok().map(i64::wrapping_neg),
+        None => parse::<10>(digits)?.try_into().ok(),
     }
 }
 
