@@ -191,6 +191,11 @@ impl WireKey {
     /// anything else could be read as the end of the key and the beginning of another command.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, RemoteError> {
         let bytes = bytes.into();
+        Self::check(&bytes)?;
+        Ok(Self(bytes.into()))
+    }
+
+    fn check(bytes: &[u8]) -> Result<(), RemoteError> {
         if bytes.is_empty() || bytes.len() > MAX_WIRE_KEY_LEN {
             let message = format!("a wire key has 1 to {MAX_WIRE_KEY_LEN} bytes, not {}", bytes.len());
             return Err(RemoteError::new(RemoteErrorKind::Config, message));
@@ -199,12 +204,12 @@ impl WireKey {
             let message = format!("a wire key holds printable ASCII only, not the byte {byte:#04x}");
             return Err(RemoteError::new(RemoteErrorKind::Config, message));
         }
-        Ok(Self(bytes.into()))
+        Ok(())
     }
 
     /// Makes a key of bytes that are known to be one.
     pub(super) fn from_valid(bytes: &[u8]) -> Self {
-        debug_assert!(Self::new(bytes).is_ok(), "{}", bytes.escape_ascii());
+        debug_assert!(Self::check(bytes).is_ok(), "{}", bytes.escape_ascii());
         Self(bytes.into())
     }
 

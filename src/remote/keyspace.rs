@@ -24,6 +24,8 @@
 //! the value has to find the tokens of groups whose names it may never have heard. Should the hashes of two groups ever
 //! collide, bumping either bumps both: misses, never stale values.
 
+use std::cell::Cell;
+
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -37,8 +39,8 @@ pub(crate) const ROOT_GROUP: u64 = 0;
 
 /// Longer names of namespaces, versions and caches would leave no room for a digest.
 const MAX_NAME_LEN: usize = 64;
-/// The room that is made for a key at first: more than most need.
-const USUAL_KEY_LEN: usize = 64;
+/// The most bytes that a thread keeps to write keys into: more than any that is written as it is.
+const MAX_SCRATCH_LEN: usize = 1 << 10;
 /// Begins a digest; chosen because hardly any key begins with it.
 const DIGEST_MARK: u8 = b'~';
 /// 128 bits: out of reach for accidents, and a forger needs 2^64 attempts for two keys that collide.
@@ -56,6 +58,11 @@ const _: () = assert!(
 const FINGERPRINT_SEED: u64 = u64::from_le_bytes(*b"larder/k");
 const GROUP_SEED: u64 = u64::from_le_bytes(*b"larder/g");
 const CACHE_ROOT_SEED: u64 = u64::from_le_bytes(*b"larder/r");
+
+thread_local! {
+    /// What a thread writes keys into before they are made: one that only reads allocates for nothing but the key itself.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Returns what stands for the group `name` in values, in the journal and in the keys of tokens.
 pub(crate) fn group_hash(name: &str) -> u64 {
@@ -130,7 +137,7 @@ impl Keyspace {
     /// Returns the key of the counter `name`.
     pub(crate) fn counter(&self, name: &str) -> WireKey {
         let prefix = format!("{}c:", self.versioned);
-        wire_key(prefix.as_bytes(), [prefix.as_bytes(), name.as_bytes()].concat())
+        wire_key(prefix.as_bytes(), &mut [prefix.as_bytes(), name.as_bytes()].concat())
     }
 }
 
@@ -149,11 +156,18 @@ impl CacheKeyspace {
     /// This *fingerprint* hashes namespace, version, cache and the whole key, digested or not. So a value that comes back
     /// under a wrong key, by a digest's collision or by an answer to another question, is found out.
     pub(crate) fn locate<Q: RemoteKey + ?Sized>(&self, key: &Q) -> (WireKey, u64) {
-        let mut bytes = Vec::with_capacity(self.value.len() + USUAL_KEY_LEN);
+        // Taken, so that a key whose encoding comes here again finds another.
+        let mut bytes = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        bytes.clear();
         bytes.extend_from_slice(&self.value);
         key.encode(&mut bytes);
         let fingerprint = xxh3_64_with_seed(&bytes, FINGERPRINT_SEED);
-        (wire_key(&self.value, bytes), fingerprint)
+        let located = (wire_key(&self.value, &mut bytes), fingerprint);
+        if bytes.capacity() <= MAX_SCRATCH_LEN {
+            // A thread that is about to end has none.
+            _ = SCRATCH.try_with(|scratch| scratch.set(bytes));
+        }
+        located
     }
 
     /// Returns the key of the claim to refresh the value under `value`, which is one of this cache.
@@ -190,9 +204,9 @@ fn check_name(what: &str, name: &str) -> Result<(), RemoteError> {
 }
 
 /// Makes a key of a checked prefix and, behind it in `bytes`, a name of any bytes: as they are, or as their digest.
-fn wire_key(prefix: &[u8], mut bytes: Vec<u8>) -> WireKey {
+fn wire_key(prefix: &[u8], bytes: &mut Vec<u8>) -> WireKey {
     // An encoding that broke its promise to append has spoilt the prefix: all of it counts as a name then.
-    let (name, intact) = bytes.strip_prefix(prefix).map_or((&*bytes, false), |name| (name, true));
+    let (name, intact) = bytes.strip_prefix(prefix).map_or((&**bytes, false), |name| (name, true));
     let literal = intact
         && bytes.len() <= MAX_WIRE_KEY_LEN
         && name.first() != Some(&DIGEST_MARK)
@@ -207,7 +221,7 @@ fn wire_key(prefix: &[u8], mut bytes: Vec<u8>) -> WireKey {
             bytes.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
-    WireKey::from_valid(&bytes)
+    WireKey::from_valid(bytes)
 }
 
 #[cfg(test)]
