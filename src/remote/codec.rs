@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use super::bytes::SharedBytes;
 use super::error::{RemoteError, RemoteErrorKind};
 
 #[cfg(feature = "serde")]
@@ -71,6 +72,15 @@ pub trait Codec<V>: Send + Sync + 'static {
     /// # Errors
     /// When `bytes` are not what `encode` writes, or go on after it. The read counts as a miss.
     fn decode(&self, bytes: &[u8]) -> Result<V, CodecError>;
+
+    /// Reads a value as [`decode`](Self::decode) does, from bytes that it may keep a share of instead of copying them. What it
+    /// keeps for long should be [`compact`](SharedBytes::compact). Default: `decode`.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    fn decode_shared(&self, bytes: &SharedBytes) -> Result<V, CodecError> {
+        self.decode(bytes)
+    }
 }
 
 /// Which codec wrote a value: one of 16, of which 8 are the application's, each by itself or within [`Optional`].
@@ -179,7 +189,7 @@ impl From<CodecError> for RemoteError {
 /// Writes byte vectors and strings as they are.
 ///
 /// For `Vec<u8>`, `Box<[u8]>`, `Arc<[u8]>`, `String`, `Box<str>` and `Arc<str>`. Bytes that are not UTF-8 are an error
-/// where a string is asked for.
+/// where a string is asked for. And for [`SharedBytes`], which are not copied where they came in alone: from 16 KiB on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawBytes;
 
@@ -200,6 +210,26 @@ macro_rules! raw_bytes {
             }
         }
     )*};
+}
+
+impl Codec<SharedBytes> for RawBytes {
+    fn id(&self) -> CodecId {
+        CodecId::RAW
+    }
+
+    fn encode(&self, value: &SharedBytes, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<SharedBytes, CodecError> {
+        Ok(bytes.to_vec().into())
+    }
+
+    fn decode_shared(&self, bytes: &SharedBytes) -> Result<SharedBytes, CodecError> {
+        // A small value in a cache would keep a buffer with what came beside it.
+        Ok(bytes.clone().compact())
+    }
 }
 
 raw_bytes! {
@@ -265,6 +295,13 @@ impl<V, C: Codec<V>> Codec<Option<V>> for Optional<C> {
             _ => Err(CodecError::new("neither a value nor the mark of its absence")),
         }
     }
+
+    fn decode_shared(&self, bytes: &SharedBytes) -> Result<Option<V>, CodecError> {
+        match bytes.first() {
+            Some(&Self::SOME) => self.0.decode_shared(&bytes.slice(1..bytes.len())).map(Some),
+            _ => self.decode(bytes),
+        }
+    }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, CodecError> {
@@ -302,6 +339,24 @@ mod tests {
         assert_eq!(format!("{:?}", CodecId::custom::<3>()), "CodecId(custom 3)");
         assert_eq!(format!("{:?}", CodecId::from_flags(5)), "CodecId(unknown 5)");
         assert_eq!(format!("{:?}", CodecId::custom::<3>().optional()), "CodecId(optional custom 3)");
+    }
+
+    #[test]
+    fn shared_bytes_are_kept_where_they_fill_their_buffer_and_copied_out_of_a_larger_one() {
+        let large = SharedBytes::from(vec![7; 1_000]);
+        let decode = |bytes: &SharedBytes| -> SharedBytes { RawBytes.decode_shared(bytes).unwrap() };
+        assert_eq!(decode(&large).as_ptr(), large.as_ptr());
+        let small = large.slice(10..20);
+        assert_eq!(decode(&small), small);
+        assert_ne!(decode(&small).as_ptr(), small.as_ptr());
+
+        let bytes = SharedBytes::from([&[1][..], &[7; 1_000]].concat());
+        let decoded = Codec::<Option<SharedBytes>>::decode_shared(&Optional(RawBytes), &bytes).unwrap().unwrap();
+        assert_eq!((decoded.as_ptr(), decoded.len()), (bytes[1..].as_ptr(), 1_000));
+        for bad in [&[][..], &[2], &[0, 0]] {
+            let bytes = SharedBytes::from(bad.to_vec());
+            assert!(Codec::<Option<SharedBytes>>::decode_shared(&Optional(RawBytes), &bytes).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::bytes::SharedBytes;
 use super::codec::{Codec, CodecError, CodecId};
 use super::error::{RemoteError, RemoteErrorKind};
 use super::packing::{COMPRESSED, Packing};
@@ -290,13 +291,23 @@ impl<'a> View<'a> {
         if self.codec == codec { Ok(self.payload) } else { Err(DecodeError::WrongCodec { found: self.codec }) }
     }
 
-    /// Reads the value, if `codec` wrote it.
+    /// Reads the value out of `bytes`, which this is a view of, if `codec` wrote it.
     ///
     /// # Errors
     /// [`RemoteErrorKind::Codec`] if another did, when the payload cannot be unpacked, or when `codec` refuses it.
-    pub(crate) fn value<V>(&self, codec: &(impl Codec<V> + ?Sized), packing: Packing) -> Result<V, RemoteError> {
+    pub(crate) fn value<V>(
+        &self,
+        codec: &(impl Codec<V> + ?Sized),
+        packing: Packing,
+        bytes: &SharedBytes,
+    ) -> Result<V, RemoteError> {
         let payload = self.payload(codec.id())?;
-        let value = if self.is_compressed { codec.decode(&packing.unpack(payload)?) } else { codec.decode(payload) };
+        let value = if self.is_compressed {
+            codec.decode_shared(&packing.unpack(payload)?.into())
+        } else {
+            // A payload goes to the end.
+            codec.decode_shared(&bytes.slice(bytes.len() - payload.len()..bytes.len()))
+        };
         Ok(value?)
     }
 }
@@ -369,6 +380,10 @@ mod tests {
             bytes[CRC_AT..][..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
         }
         bytes
+    }
+
+    fn shared(bytes: &[u8]) -> SharedBytes {
+        bytes.to_vec().into()
     }
 
     fn decode_error(bytes: &[u8]) -> DecodeError {
@@ -452,7 +467,10 @@ mod tests {
         if cfg!(feature = "lz4") {
             // It is not, and so it cannot be unpacked.
             let view = View::decode(&compressed, FINGERPRINT).unwrap();
-            assert_eq!(view.value::<Vec<u8>>(&RawBytes, PLAIN).unwrap_err().kind(), RemoteErrorKind::Codec);
+            assert_eq!(
+                view.value::<Vec<u8>>(&RawBytes, PLAIN, &shared(&compressed)).unwrap_err().kind(),
+                RemoteErrorKind::Codec
+            );
         } else {
             assert_eq!(decode_error(&compressed), DecodeError::UnknownFlags(COMPRESSED));
         }
@@ -490,7 +508,7 @@ mod tests {
         let found = CodecId::custom::<2>();
         assert_eq!(view.payload(CodecId::RAW), Err(DecodeError::WrongCodec { found }));
         assert_eq!(view.payload(found), Ok(&b"payload"[..]));
-        let error = view.value::<String>(&RawBytes, PLAIN).unwrap_err();
+        let error = view.value::<String>(&RawBytes, PLAIN, &shared(&bytes)).unwrap_err();
         assert_eq!(error.kind(), RemoteErrorKind::Codec);
     }
 
@@ -566,7 +584,7 @@ mod tests {
             let view = View::decode(&encoded, FINGERPRINT).unwrap();
             assert_eq!(view.header, header);
             assert!(view.groups().eq(groups.iter().copied()));
-            assert_eq!(view.value::<Vec<u8>>(&RawBytes, PLAIN).unwrap(), payload);
+            assert_eq!(view.value::<Vec<u8>>(&RawBytes, PLAIN, &shared(&encoded)).unwrap(), payload);
         }
     }
 
@@ -579,8 +597,8 @@ mod tests {
             let encoded = envelope.encode_value(&Optional(RawBytes), PLAIN, &value).unwrap();
             assert_golden(name, &encoded);
             let view = View::decode(&encoded, FINGERPRINT).unwrap();
-            assert_eq!(view.value::<Option<String>>(&Optional(RawBytes), PLAIN).unwrap(), value);
-            assert!(view.value::<String>(&RawBytes, PLAIN).is_err());
+            assert_eq!(view.value::<Option<String>>(&Optional(RawBytes), PLAIN, &shared(&encoded)).unwrap(), value);
+            assert!(view.value::<String>(&RawBytes, PLAIN, &shared(&encoded)).is_err());
         }
     }
 
@@ -593,7 +611,7 @@ mod tests {
         let encoded = flagged(sealed(&GROUPS[..1], stored), true);
         assert_golden("value-v1-compressed.bin", &encoded);
         let view = View::decode(&encoded, FINGERPRINT).unwrap();
-        assert_eq!(view.value::<String>(&RawBytes, PLAIN).unwrap(), "ababababababababcdefg");
+        assert_eq!(view.value::<String>(&RawBytes, PLAIN, &shared(&encoded)).unwrap(), "ababababababababcdefg");
     }
 
     #[cfg(feature = "lz4")]
@@ -610,8 +628,8 @@ mod tests {
             assert_eq!(encoded.len() < HEADER_LEN + len / 2, is_compressed, "{len}");
             let view = View::decode(&encoded, FINGERPRINT).unwrap();
             // Whether the reader compresses or not.
-            assert_eq!(view.value::<String>(&RawBytes, PLAIN).unwrap(), value);
-            assert_eq!(view.value::<String>(&RawBytes, packing).unwrap(), value);
+            assert_eq!(view.value::<String>(&RawBytes, PLAIN, &shared(&encoded)).unwrap(), value);
+            assert_eq!(view.value::<String>(&RawBytes, packing, &shared(&encoded)).unwrap(), value);
             for cut in 0..encoded.len() {
                 assert_eq!(decode_error(&encoded[..cut]), DecodeError::Truncated);
             }
@@ -635,8 +653,8 @@ mod tests {
         let encoded = Envelope { header: HEADER, groups: &GROUPS[..2] }.encode_value(&Postcard, PLAIN, &user).unwrap();
         assert_golden("value-v1-postcard.bin", &encoded);
         let view = View::decode(&encoded, FINGERPRINT).unwrap();
-        assert_eq!(view.value::<User>(&Postcard, PLAIN).unwrap(), user);
-        assert!(view.value::<String>(&RawBytes, PLAIN).is_err());
+        assert_eq!(view.value::<User>(&Postcard, PLAIN, &shared(&encoded)).unwrap(), user);
+        assert!(view.value::<String>(&RawBytes, PLAIN, &shared(&encoded)).is_err());
     }
 
     fn headers() -> impl Strategy<Value = Header> {

@@ -237,7 +237,7 @@ impl<K, V: 'static> Remote<K, V> {
             reading.count(|counters| &counters.dead);
             return Found::Spent(item.cas);
         };
-        let Ok(value) = view.value(&*self.codec, self.packing) else {
+        let Ok(value) = view.value(&*self.codec, self.packing, &item.value) else {
             reading.count(|counters| &counters.unreadable);
             return Found::Spent(item.cas);
         };

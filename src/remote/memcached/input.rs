@@ -7,12 +7,13 @@ use std::ops::Range;
 use crate::remote::bytes::SharedBytes;
 use crate::sync::Arc;
 
-/// The length of a buffer: the answers of a full batch of small items, in one read.
-pub(super) const INPUT_LEN: usize = 64 << 10;
+/// The length of a buffer: the answers of 64 callers with small items, in one read.
+pub(super) const INPUT_LEN: usize = 32 << 10;
 
 /// The buffers that wait for the last value in them to be dropped, beside the one in use: while the callers of one exchange
-/// decode what it brought, the next ones fill others. One more is left to the allocator.
-const MAX_LENT: usize = 3;
+/// decode what it brought, the next ones fill others. With as many callers as that, hardly an exchange finds none; one that does
+/// asks the allocator for another, which costs as much as decoding several values.
+const MAX_LENT: usize = 7;
 
 /// A buffer of bytes that came in; those from `start` to `end` are not read yet.
 ///
