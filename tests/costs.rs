@@ -3,7 +3,7 @@
 //! A binary of its own, because it counts what the allocator and the C library are called for. Nothing here depends on time: the
 //! same calls cost the same on every machine.
 
-#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![cfg(all(target_os = "linux", target_env = "gnu", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #![allow(unsafe_code, reason = "an allocator, and functions of the C library, that count")]
 
 #[allow(dead_code, reason = "the tests of the remote tier use the rest")]
@@ -175,11 +175,10 @@ fn a_hit_of_a_lone_thread_costs_at_most_this() {
     read();
     let costs = cost_of(read);
     assert_eq!(cache.remote_stats().hits_fresh, 2 * KEYS);
-    eprintln!("{KEYS} hits: {costs:?}");
     assert!(costs.allocations <= (7 + TOLD) * KEYS, "{costs:?}");
-    assert!(costs.allocated_bytes <= (900 + 100 * TOLD) * KEYS, "{costs:?}");
+    assert!(costs.allocated_bytes <= (900 + 150 * TOLD) * KEYS, "{costs:?}");
     // One write, one read, and one look whether the server has hung up.
-    assert!(costs.sends <= KEYS && costs.receives <= 2 * KEYS, "{costs:?}");
+    assert_eq!((costs.sends, costs.receives), (KEYS, 2 * KEYS), "{costs:?}");
     // The time limits of the socket are set now and then, as exchanges take more or less time.
     assert!(costs.other_calls <= KEYS / 10, "{costs:?}");
 }
@@ -194,7 +193,6 @@ fn hits_that_share_an_exchange_cost_at_most_this() {
     read();
     read();
     let costs = cost_of(read);
-    eprintln!("{SHARING} hits: {costs:?}");
-    assert!(costs.sends <= 1 && costs.receives <= 3, "{costs:?}");
+    assert!(costs.sends == 1 && costs.receives <= 3, "{costs:?}");
     assert!(costs.allocations <= 7 * SHARING, "{costs:?}");
 }

@@ -19,6 +19,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::page::{Content, MAX_VARIANTS, Page, Stored, Validator, Variants};
 use super::storing::{MAX_GROUPS, MAX_VARY, Terms};
+use crate::remote::bytes::SharedBytes;
 use crate::remote::codec::{Codec, CodecError, CodecId};
 use crate::remote::reader::{DecodeError, Reader};
 
@@ -77,8 +78,20 @@ impl Codec<Page> for Pages {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Page, CodecError> {
-        read(bytes).map(Page::new).map_err(|error| CodecError::with_source("no page of the cache of responses", error))
+        read(bytes, Bytes::copy_from_slice).map(Page::new).map_err(no_page)
     }
+
+    fn decode_shared(&self, bytes: &SharedBytes) -> Result<Page, CodecError> {
+        // It stands last. A small one would keep a buffer with what came beside it.
+        let keep =
+            |body: &[u8]| Some(bytes.slice(bytes.len() - body.len()..bytes.len())).filter(SharedBytes::is_compact);
+        let body = |body: &[u8]| keep(body).map_or_else(|| Bytes::copy_from_slice(body), Bytes::from_owner);
+        read(bytes, body).map(Page::new).map_err(no_page)
+    }
+}
+
+fn no_page(error: DecodeError) -> CodecError {
+    CodecError::with_source("no page of the cache of responses", error)
 }
 
 fn write_headers(headers: &HeaderMap, out: &mut Vec<u8>) -> Result<(), CodecError> {
@@ -107,7 +120,8 @@ fn count(count: usize) -> Result<[u8; 2], CodecError> {
     fits.map(u16::to_le_bytes).ok_or_else(|| CodecError::new("a page has too many headers"))
 }
 
-fn read(bytes: &[u8]) -> Result<Content, DecodeError> {
+/// Reads a page, whose body `body` makes of its bytes.
+fn read(bytes: &[u8], body: impl FnOnce(&[u8]) -> Bytes) -> Result<Content, DecodeError> {
     let mut reader = Reader::new(bytes);
     let content = match reader.u8()? {
         RESPONSE => {
@@ -129,7 +143,7 @@ fn read(bytes: &[u8]) -> Result<Content, DecodeError> {
             let stored_ms = reader.u64()?;
             let headers = read_headers(&mut reader)?;
             let groups = read_list(&mut reader, MAX_GROUPS, |text| text_of(text).map(str::to_owned))?;
-            let body = Bytes::copy_from_slice(reader.rest());
+            let body = body(reader.rest());
             return Ok(Content::Response(Stored { status, headers, body, terms, groups, stored_ms }));
         }
         VALIDATOR => {
@@ -238,10 +252,29 @@ mod tests {
         bytes
     }
 
+    fn read(bytes: &[u8]) -> Result<Content, DecodeError> {
+        super::read(bytes, Bytes::copy_from_slice)
+    }
+
     #[test]
     fn pages_survive() {
         for (content, same) in contents().into_iter().zip(contents()) {
-            assert_eq!(read(&written(content)).as_ref(), Ok(&same));
+            let bytes = written(content);
+            assert_eq!(read(&bytes).as_ref(), Ok(&same));
+            assert_eq!(Pages.decode_shared(&bytes.into()).unwrap().content(), &same);
+        }
+    }
+
+    #[test]
+    fn a_body_stays_where_it_came_in_if_it_is_most_of_that() {
+        for (len, shares) in [(10, false), (10_000, true)] {
+            let Some(Content::Response(stored)) = contents().into_iter().next() else { panic!("no response") };
+            let page = written(Content::Response(Stored { body: vec![b'a'; len].into(), ..stored }));
+            let body_at = page.len() - len;
+            let bytes = SharedBytes::from(page);
+            let decoded = Pages.decode_shared(&bytes).unwrap();
+            let Content::Response(Stored { body, .. }) = decoded.content() else { panic!("no response") };
+            assert_eq!((body.len(), body.as_ptr() == bytes[body_at..].as_ptr()), (len, shares));
         }
     }
 

@@ -54,14 +54,17 @@ impl SharedBytes {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.start..][..self.len])
     }
 
-    /// Returns the same bytes in a buffer of which they are at least half, so that keeping them keeps no more than twice their
-    /// length: where they are less of this one, in a copy.
+    /// Returns whether these bytes are at least half of their buffer, so that keeping them keeps no more than twice their length.
+    #[must_use]
+    pub fn is_compact(&self) -> bool {
+        self.buffer.as_ref().is_none_or(|buffer| self.len >= buffer.capacity() / 2)
+    }
+
+    /// Returns the same bytes in a buffer that they fill [at least half of](Self::is_compact): in a copy, where that is not this
+    /// one.
     #[must_use]
     pub fn compact(self) -> Self {
-        match &self.buffer {
-            Some(buffer) if self.len < buffer.capacity() / 2 => Self::from(self.to_vec()),
-            _ => self,
-        }
+        if self.is_compact() { self } else { Self::from(self.to_vec()) }
     }
 }
 
