@@ -506,6 +506,34 @@ fn a_cas_of_0_is_fenced() {
     assert_eq!(run_one(&remote, "a", set(b"1", Some(claim))).unwrap(), Reply::Done);
 }
 
+/// Small values are parts of the buffer that they came in, long ones are not, and a full buffer is left for another.
+#[test]
+fn values_of_any_length_stay_as_they_came() {
+    const AROUND: [usize; 3] = [16 << 10, 32 << 10, 64 << 10];
+    let server = Server::start();
+    let remote = server.client();
+    let lens = AROUND.iter().flat_map(|len| len - 4..len + 4).chain(0..4).chain([100, 5_000, 10_000, 200_000]);
+    let values: Vec<Vec<u8>> = lens.map(|len| (0..len).map(|at| (at * 31 + len) as u8).collect()).collect();
+    let names: Vec<String> = (0..values.len()).map(|number| format!("key{number}")).collect();
+    for (name, value) in names.iter().zip(&values) {
+        assert_eq!(run_one(&remote, name, set(value, None)).unwrap(), Reply::Done);
+    }
+    // Several exchanges with different values in each place, whose values are all held.
+    let orders: Vec<Vec<usize>> =
+        [1, 3, 5, 11].map(|step| (0..4 * values.len()).map(|at| at * step % values.len()).collect()).into();
+    let read = |order: &Vec<usize>| {
+        let batch: Vec<_> = order.iter().map(|&number| (&*names[number], GET)).collect();
+        run_for(&remote, PATIENCE, Route::ByKey, &batch)
+    };
+    let held: Vec<_> = orders.iter().map(read).collect();
+    for (order, replies) in orders.iter().zip(held) {
+        for (&number, reply) in order.iter().zip(replies) {
+            let Ok(Reply::Hit(item)) = reply else { panic!("{reply:?}") };
+            assert!(item.value == values[number], "a value of {} bytes", values[number].len());
+        }
+    }
+}
+
 /// A large batch is split, and still goes over one connection in order.
 #[test]
 fn a_large_batch_goes_over_one_connection() {
