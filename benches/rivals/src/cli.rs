@@ -16,13 +16,14 @@ Commands:
   miss      time of a lookup of an absent key
   insert    time of an insert of a new key into a full cache
   mixed     time of a lookup, and of an insert where it missed: Zipf 0.9 over ten times the capacity
-  latency   p50, p99 and p99.9 of a hit while another thread inserts
+  latency   p50, p99, p99.9 and maximum of a hit while another thread inserts, invalidates other groups, or fills the cache
   hitratio  hit ratio on recorded traces, beside LRU, LFU and the optimum; needs --trace
   memory    bytes per entry beyond key and value
   all       all of these, with fewer rounds; without --trace, on a synthetic one
 
 Options:
   --trace FILE...   traces, one key a line; .xz is decompressed by `xz`, - is the standard input
+  --curve           more sizes of each trace, which count for no mean
   --threads N,...   numbers of threads [default: 1,2,8]
   --instances N     how often every contestant is built anew [default: 41; all: 9]
   --rounds N        rounds of an instance; in each, every contestant runs once [default: 3]
@@ -59,6 +60,8 @@ pub(crate) enum Invocation {
 pub(crate) struct Run {
     pub(crate) command: Command,
     pub(crate) traces: Vec<PathBuf>,
+    /// Whether hit ratios are wanted at more sizes than the means are taken over.
+    pub(crate) curve: bool,
     pub(crate) json: Option<PathBuf>,
     pub(crate) effort: Effort,
 }
@@ -68,11 +71,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     let mut parser = Parser::from_args(arguments);
     let (mut command, mut traces, mut json) = (None, Vec::new(), None);
     let (mut threads, mut instances, mut rounds) = (None, None, None);
-    let (mut seed, mut brief) = (DEFAULT_SEED, false);
+    let (mut seed, mut brief, mut curve) = (DEFAULT_SEED, false, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Value(name) if command.is_none() => command = Some(name.parse_with(parse_command)?),
             Arg::Long("trace") => traces.extend(parser.values()?.map(PathBuf::from)),
+            Arg::Long("curve") => curve = true,
             Arg::Long("threads") => threads = Some(parser.value()?.parse_with(parse_threads)?),
             Arg::Long("instances") => instances = Some(parser.value()?.parse_with(parse_positive)?),
             Arg::Long("rounds") => rounds = Some(parser.value()?.parse_with(parse_positive)?),
@@ -95,7 +99,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     effort.threads = threads.unwrap_or(effort.threads);
     effort.instances = instances.unwrap_or(effort.instances);
     effort.rounds = rounds.unwrap_or(effort.rounds);
-    Ok(Invocation::Run(Run { command, traces, json, effort }))
+    Ok(Invocation::Run(Run { command, traces, curve, json, effort }))
 }
 
 fn parse_command(name: &str) -> Result<Command, &'static str> {
@@ -140,9 +144,9 @@ mod tests {
 
     #[test]
     fn several_traces_follow_one_option() {
-        let run = run("hitratio --trace a b.xz --trace - --json out").unwrap();
+        let run = run("hitratio --trace a b.xz --curve --trace - --json out").unwrap();
         assert_eq!(run.traces, ["a", "b.xz", "-"].map(PathBuf::from));
-        assert_eq!(run.json, Some("out".into()));
+        assert_eq!((run.curve, run.json), (true, Some("out".into())));
     }
 
     #[test]

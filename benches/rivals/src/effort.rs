@@ -15,6 +15,8 @@ pub(crate) struct Effort {
     pub(crate) threads: Vec<usize>,
     /// Lines read of each trace.
     pub(crate) trace_lines: usize,
+    /// How many entries a cache grows to while hits are timed.
+    pub(crate) growth: usize,
     /// How many entries memory is measured with.
     pub(crate) populations: Vec<usize>,
 }
@@ -30,6 +32,7 @@ impl Effort {
             lap: 1 << 16,
             threads: vec![1, 2, 8],
             trace_lines: usize::MAX,
+            growth: 500_000,
             populations: vec![100_000, 1_000_000],
         }
     }
@@ -48,6 +51,7 @@ impl Effort {
             lap: 1 << 12,
             threads: vec![1, 2],
             trace_lines: 20_000,
+            growth: 20_000,
             populations: vec![10_000],
             ..Self::thorough(seed)
         }

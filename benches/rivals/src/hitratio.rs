@@ -11,7 +11,7 @@
 //!
 //! Some contestants seed their hashes at random, so that the last digit may differ from run to run.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -24,8 +24,11 @@ use crate::{
     trace::Trace,
 };
 
-/// Cache sizes as shares of the distinct keys.
+/// Cache sizes as shares of the distinct keys: those that the means are taken over.
 const SIZES: [f64; 3] = [0.001, 0.01, 0.1];
+/// Those between and beyond them, for a curve.
+const CURVE: [f64; 6] = [0.002, 0.005, 0.02, 0.05, 0.2, 0.5];
+/// The sizes of `SIZES` are at least that; those of a curve are left out below it.
 const SMALLEST: usize = 64;
 /// A prime, so as not to fall in with the period of any cache's maintenance.
 const INSPECT_EVERY: usize = 1_009;
@@ -52,6 +55,8 @@ impl Outcome {
 pub(crate) struct Cell {
     trace: String,
     capacity: usize,
+    /// Whether it is one of the sizes that the means are taken over.
+    counts: bool,
     outcomes: Vec<Outcome>,
 }
 
@@ -70,23 +75,30 @@ pub(crate) struct Overall {
     worst: Option<WorstCell>,
 }
 
-pub(crate) fn replay(trace: &Trace) -> TraceResult {
-    let cells = capacities(trace.distinct).into_iter().map(|capacity| replay_cell(trace, capacity)).collect();
+/// Replays `trace` with every size, or with those alone that the means are taken over.
+pub(crate) fn replay(trace: &Trace, curve: bool) -> TraceResult {
+    let sizes = capacities(trace.distinct, curve).into_iter();
+    let cells = sizes.map(|(capacity, counts)| replay_cell(trace, capacity, counts)).collect();
     TraceResult { trace: trace.name.clone(), requests: trace.accesses.len(), distinct: trace.distinct, cells }
 }
 
-/// In ascending order, each once: with few distinct keys, several shares are the smallest cache.
-fn capacities(distinct: usize) -> BTreeSet<usize> {
-    SIZES.iter().map(|share| ((share * distinct as f64).round() as usize).max(SMALLEST)).collect()
+/// In ascending order, each once, and whether it counts for the means: with few distinct keys, several shares are the
+/// smallest cache.
+fn capacities(distinct: usize, curve: bool) -> BTreeMap<usize, bool> {
+    let entries = |share: &f64| (share * distinct as f64).round() as usize;
+    let between = CURVE.iter().filter(|_| curve).map(entries).filter(|&capacity| capacity >= SMALLEST);
+    let counting = SIZES.iter().map(|share| (entries(share).max(SMALLEST), true));
+    // Of a size that is both, the latter stays.
+    between.map(|capacity| (capacity, false)).chain(counting).collect()
 }
 
-fn replay_cell(trace: &Trace, capacity: usize) -> Cell {
+fn replay_cell(trace: &Trace, capacity: usize, counts: bool) -> Cell {
     let mut outcomes = every_policy(&Replay { trace, capacity });
     outcomes.push(simulate::<Lru>(trace, capacity));
     outcomes.push(simulate::<Lfu>(trace, capacity));
     let hits = belady::optimal_hits(&trace.accesses, trace.distinct, capacity);
     outcomes.push(Outcome { name: OPTIMUM, hit_ratio: share(hits, trace), most_held: capacity });
-    Cell { trace: trace.name.clone(), capacity, outcomes }
+    Cell { trace: trace.name.clone(), capacity, counts, outcomes }
 }
 
 struct Replay<'t> {
@@ -182,7 +194,7 @@ impl Overall {
     /// # Panics
     /// If there is no result.
     pub(crate) fn of(results: &[TraceResult]) -> Self {
-        let cells: Vec<&Cell> = results.iter().flat_map(|result| &result.cells).collect();
+        let cells: Vec<&Cell> = results.iter().flat_map(|result| &result.cells).filter(|cell| cell.counts).collect();
         let names = cells[0].outcomes.iter().map(|outcome| outcome.name);
         let mean = |name| cells.iter().filter_map(|cell| cell.of(name)).sum::<f64>() / cells.len() as f64;
         Self {
@@ -222,6 +234,7 @@ impl Section for TraceResult {
             };
             json!({
                 "capacity": cell.capacity,
+                "counts": cell.counts,
                 "contestants": cell.outcomes.iter().map(outcome).collect::<Vec<_>>(),
             })
         };
@@ -262,13 +275,24 @@ mod tests {
     fn cell(trace: &str, ratios: &[(&'static str, f64)]) -> Cell {
         let outcomes =
             ratios.iter().map(|&(name, hit_ratio)| Outcome { name, hit_ratio, most_held: SMALLEST }).collect();
-        Cell { trace: trace.to_owned(), capacity: SMALLEST, outcomes }
+        Cell { trace: trace.to_owned(), capacity: SMALLEST, counts: true, outcomes }
     }
 
     #[test]
     fn small_traces_share_the_smallest_cache() {
-        assert_eq!(capacities(1_496), [64, 150].into());
-        assert_eq!(capacities(100_000), [100, 1_000, 10_000].into());
+        assert_eq!(capacities(1_496, false), [(64, true), (150, true)].into());
+        assert_eq!(capacities(100_000, false), [(100, true), (1_000, true), (10_000, true)].into());
+    }
+
+    #[test]
+    fn a_curve_adds_sizes_that_do_not_count() {
+        assert_eq!(capacities(1_496, true), [(64, true), (75, false), (150, true), (299, false), (748, false)].into());
+        let mut result = replay(&Trace::synthetic(5_000, 1), true);
+        let counting = Overall::of(&[replay(&Trace::synthetic(5_000, 1), false)]).cells;
+        assert!(result.cells.len() > counting);
+        assert_eq!(Overall::of(std::slice::from_ref(&result)).cells, counting);
+        result.cells.retain(|cell| cell.counts);
+        assert_eq!(result.cells.len(), counting);
     }
 
     #[test]
@@ -291,7 +315,7 @@ mod tests {
     #[test]
     fn nobody_beats_the_optimum() {
         let trace = Trace::synthetic(30_000, 1);
-        for cell in replay(&trace).cells {
+        for cell in replay(&trace, false).cells {
             let optimum = cell.of(OPTIMUM).unwrap();
             for outcome in &cell.outcomes {
                 let more_room = outcome.most_held > cell.capacity;

@@ -100,7 +100,7 @@ fn compare_hit_ratios(run: &Run, report: &mut Report) -> Result<(), Box<dyn Erro
     let lines = run.effort.trace_lines;
     let mut results = Vec::new();
     let mut compare = |trace: &Trace| {
-        let result = hitratio::replay(trace);
+        let result = hitratio::replay(trace, run.curve);
         report.add(&result);
         results.push(result);
     };

@@ -42,6 +42,14 @@ fn all_runs_and_reports() {
     for workload in ["hit", "miss", "insert", "mixed", "latency", "hit ratio", "hit ratio, overall", "memory"] {
         assert!(results.iter().any(|result| result["workload"] == workload), "no result of {workload}");
     }
+    for under in ["inserts", "bumps", "growth"] {
+        let result = results.iter().find(|result| result["under"] == under);
+        let result = result.unwrap_or_else(|| panic!("no latency under {under}"));
+        for contestant in result["contestants"].as_array().unwrap() {
+            let [p50, max] = ["p50", "max"].map(|percentile| contestant["ns"][percentile]["median"].as_f64().unwrap());
+            assert!(0.0 < p50 && p50 < max, "{contestant}");
+        }
+    }
     assert!(results.iter().all(|result| result["contestants"][0]["name"] == "quick_cache"
         || result["workload"] == "hit ratio"
         || result["workload"] == "hit ratio, overall"));

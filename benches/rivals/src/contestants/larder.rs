@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use larder::{Cache, EntryOptions};
 
-use super::{Contestant, Key, Value};
+use super::{Contestant, Group, Grouped, Key, Value, member_value};
 
 /// Far enough that no entry turns stale during a run.
 const SOFT_TTL: Duration = Duration::from_secs(3_600);
@@ -58,6 +58,26 @@ impl Contestant for LarderWith {
     }
 }
 
+impl Grouped for Larder {
+    fn insert_into(&self, group: Group, key: Key) {
+        insert_into(&self.0, group, key);
+    }
+
+    fn invalidate(&self, group: Group) {
+        self.0.invalidate_group(&group_name(group));
+    }
+}
+
+impl Grouped for LarderWith {
+    fn insert_into(&self, group: Group, key: Key) {
+        insert_into(&self.0, group, key);
+    }
+
+    fn invalidate(&self, group: Group) {
+        self.0.invalidate_group(&group_name(group));
+    }
+}
+
 fn build(capacity: usize) -> Cache<Key, Value> {
     Cache::builder()
         .capacity(capacity as u64)
@@ -68,7 +88,20 @@ fn build(capacity: usize) -> Cache<Key, Value> {
 }
 
 fn insert(cache: &Cache<Key, Value>, key: Key, value: Value) {
+    insert_as_member(cache, GROUP, key, value);
+}
+
+fn insert_into(cache: &Cache<Key, Value>, group: Group, key: Key) {
+    insert_as_member(cache, &group_name(group), key, member_value(group));
+}
+
+fn insert_as_member(cache: &Cache<Key, Value>, group: &str, key: Key, value: Value) {
     cache
-        .insert_with(key, value, EntryOptions::new().groups([GROUP]))
+        .insert_with(key, value, EntryOptions::new().groups([group]))
         .expect("an entry of weight 1 fits into every cache");
+}
+
+/// Built for every use, as an application would.
+fn group_name(group: Group) -> String {
+    format!("group {group}")
 }

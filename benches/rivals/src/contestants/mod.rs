@@ -9,12 +9,18 @@ mod larder;
 mod moka;
 mod quick_cache;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
+
+#[cfg(feature = "larder")]
+pub(crate) use larder::Larder;
 
 pub(crate) type Key = u64;
 pub(crate) type Value = Arc<[u8]>;
 
 const VALUE_BYTES: usize = 64;
+/// Where the value of a group's member has [`MEMBER`] and the group; other values have ones.
+const MEMBERSHIP: Range<usize> = 1..3;
+const MEMBER: u8 = 2;
 
 /// The package names of all contestants, as lock files have them.
 pub(crate) const PACKAGES: &[&str] = &[
@@ -25,7 +31,7 @@ pub(crate) const PACKAGES: &[&str] = &[
     "larder",
 ];
 
-pub(crate) trait Contestant: Send + Sync + 'static {
+pub(crate) trait Contestant: Sized + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// An empty cache of at most `capacity` entries, each of weight 1.
@@ -44,11 +50,35 @@ pub(crate) trait Contestant: Send + Sync + 'static {
     fn resident(&self) -> usize;
 }
 
+/// Numbers the groups of a workload from 0.
+pub(crate) type Group = u8;
+
+/// A cache that can drop all entries of a group at once, or by its nearest means.
+pub(crate) trait Grouped: Contestant {
+    /// As [`Contestant::new`], with whatever has to be switched on.
+    fn new_grouped(capacity: usize) -> Self {
+        Self::new(capacity)
+    }
+
+    /// Inserts a value of its own allocation that is a member of `group`.
+    fn insert_into(&self, group: Group, key: Key);
+
+    /// From here on, no member of `group` that was inserted before is found.
+    fn invalidate(&self, group: Group);
+}
+
 /// Makes one entry, such as a lane of a race, out of any contestant's type.
 pub(crate) trait Enlist {
     type Entry;
 
     fn enlist<C: Contestant>(&self) -> Self::Entry;
+}
+
+/// The same out of the type of any that is [`Grouped`].
+pub(crate) trait EnlistGrouped {
+    type Entry;
+
+    fn enlist<C: Grouped>(&self) -> Self::Entry;
 }
 
 /// One entry per cache. The first is the yardstick of every ratio.
@@ -79,9 +109,32 @@ pub(crate) fn every_policy<E: Enlist>(event: &E) -> Vec<E::Entry> {
     entries
 }
 
+/// One entry per cache that can invalidate a group, and per way to look up. The first is the yardstick of every ratio.
+pub(crate) fn every_grouped<E: EnlistGrouped>(event: &E) -> Vec<E::Entry> {
+    vec![
+        event.enlist::<quick_cache::QuickCache>(),
+        event.enlist::<moka::Moka>(),
+        #[cfg(feature = "larder")]
+        event.enlist::<larder::Larder>(),
+        #[cfg(feature = "larder")]
+        event.enlist::<larder::LarderWith>(),
+    ]
+}
+
 /// A value of its own allocation, so that no two entries share a reference count.
 pub(crate) fn fresh_value() -> Value {
     Arc::from([1; VALUE_BYTES])
+}
+
+/// A fresh value whose bytes tell its group, for caches that have to look there.
+fn member_value(group: Group) -> Value {
+    let mut bytes = [1; VALUE_BYTES];
+    [bytes[MEMBERSHIP.start], bytes[MEMBERSHIP.start + 1]] = [MEMBER, group];
+    Arc::from(bytes)
+}
+
+fn is_member(value: &Value, group: Group) -> bool {
+    value[MEMBERSHIP] == [MEMBER, group]
 }
 
 #[cfg(test)]

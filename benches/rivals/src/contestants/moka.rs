@@ -1,4 +1,4 @@
-use super::{Contestant, Key, Value};
+use super::{Contestant, Group, Grouped, Key, Value, is_member, member_value};
 
 /// moka as its users run it: reads and inserts wait in bounded logs until some caller finds 64 of them and applies them
 /// all. Until then inserted entries count towards no capacity, and newcomers live a little longer than its policy, an
@@ -51,5 +51,21 @@ impl Contestant for MokaSettled {
 
     fn resident(&self) -> usize {
         self.0.resident()
+    }
+}
+
+impl Grouped for Moka {
+    fn new_grouped(capacity: usize) -> Self {
+        Self(moka::sync::Cache::builder().max_capacity(capacity as u64).support_invalidation_closures().build())
+    }
+
+    fn insert_into(&self, group: Group, key: Key) {
+        self.insert(key, member_value(group));
+    }
+
+    /// Leaves a predicate behind that every read evaluates, until maintenance has applied it to all entries.
+    fn invalidate(&self, group: Group) {
+        let predicate = move |_: &Key, value: &Value| is_member(value, group);
+        self.0.invalidate_entries_if(predicate).expect("closures are supported");
     }
 }

@@ -1,4 +1,4 @@
-use super::{Contestant, Key, Value};
+use super::{Contestant, Group, Grouped, Key, Value, is_member, member_value};
 
 pub(crate) struct QuickCache(quick_cache::sync::Cache<Key, Value>);
 
@@ -19,5 +19,16 @@ impl Contestant for QuickCache {
 
     fn resident(&self) -> usize {
         self.0.len()
+    }
+}
+
+impl Grouped for QuickCache {
+    fn insert_into(&self, group: Group, key: Key) {
+        self.insert(key, member_value(group));
+    }
+
+    /// Visits every entry.
+    fn invalidate(&self, group: Group) {
+        self.0.retain(|_, value| !is_member(value, group));
     }
 }
