@@ -16,7 +16,7 @@ Commands:
   miss      time of a lookup of an absent key
   insert    time of an insert of a new key into a full cache
   mixed     time of a lookup, and of an insert where it missed: Zipf 0.9 over ten times the capacity
-  latency   p50, p99, p99.9 and maximum of a hit while another thread inserts, invalidates other groups, or fills the cache
+  latency   percentiles of a hit while another thread inserts, invalidates other groups, or fills the cache
   hitratio  hit ratio on recorded traces, beside LRU, LFU and the optimum; needs --trace
   memory    bytes per entry beyond key and value
   all       all of these, with fewer rounds; without --trace, on a synthetic one

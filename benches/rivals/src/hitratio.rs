@@ -27,8 +27,8 @@ use crate::{
 /// Cache sizes as shares of the distinct keys: those that the means are taken over.
 const SIZES: [f64; 3] = [0.001, 0.01, 0.1];
 /// Those between and beyond them, for a curve.
-const CURVE: [f64; 6] = [0.002, 0.005, 0.02, 0.05, 0.2, 0.5];
-/// The sizes of `SIZES` are at least that; those of a curve are left out below it.
+const CURVE: [f64; 5] = [0.002, 0.005, 0.02, 0.05, 0.2];
+/// The sizes of `SIZES` are at least that; those of a curve are left out below it, and close above it.
 const SMALLEST: usize = 64;
 /// A prime, so as not to fall in with the period of any cache's maintenance.
 const INSPECT_EVERY: usize = 1_009;
@@ -86,7 +86,7 @@ pub(crate) fn replay(trace: &Trace, curve: bool) -> TraceResult {
 /// smallest cache.
 fn capacities(distinct: usize, curve: bool) -> BTreeMap<usize, bool> {
     let entries = |share: &f64| (share * distinct as f64).round() as usize;
-    let between = CURVE.iter().filter(|_| curve).map(entries).filter(|&capacity| capacity >= SMALLEST);
+    let between = CURVE.iter().filter(|_| curve).map(entries).filter(|&capacity| capacity > SMALLEST + SMALLEST / 4);
     let counting = SIZES.iter().map(|share| (entries(share).max(SMALLEST), true));
     // Of a size that is both, the latter stays.
     between.map(|capacity| (capacity, false)).chain(counting).collect()
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_curve_adds_sizes_that_do_not_count() {
-        assert_eq!(capacities(1_496, true), [(64, true), (75, false), (150, true), (299, false), (748, false)].into());
+        assert_eq!(capacities(1_496, true), [(64, true), (150, true), (299, false)].into());
         let mut result = replay(&Trace::synthetic(5_000, 1), true);
         let counting = Overall::of(&[replay(&Trace::synthetic(5_000, 1), false)]).cells;
         assert!(result.cells.len() > counting);
