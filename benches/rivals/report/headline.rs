@@ -101,7 +101,8 @@ impl Headline {
                 .child(element("th").with("scope", "row").child(link))
                 .child(figure(&row.larder).with("class", "larder emphasised"))
                 .children(row.rivals.iter().map(|rival| figure(rival)))
-                .children([&row.beside, &row.goal.least, &row.goal.aim].map(|text| figure(text)))
+                .child(figure(&row.beside).with("class", "beside"))
+                .children([&row.goal.least, &row.goal.aim].map(|text| figure(text)))
                 .child(figure(row.reached.text()).with("class", row.reached.class()))
         });
         element("table")
@@ -273,7 +274,7 @@ fn hit_ratios(results: &Results) -> [Row; 2] {
         mean.beside = format!("{} points on {}", signed(lead), best.name);
         // The best of each cell, were it one cache, would be that far ahead of it.
         let aim = 100.0 * (best_of_each_cell(&traces).unwrap_or(f64::INFINITY) - best.hit_ratio);
-        mean.goal.aim = format!("{} points, as the best of each cell", signed(aim));
+        mean.goal.aim = format!("≥ {} points", signed(aim));
         mean.reached = Reached::of(lead, (MEAN_LIMIT, aim.max(MEAN_LIMIT)), at_least);
     }
     if let Some(cell) = worst_cell {

@@ -105,9 +105,9 @@ fn conditions(effort: Effort) -> Conditions {
         (commit, _) => commit.unwrap_or_else(unknown),
     };
     let effort = match effort {
-        Effort::Full => "full",
-        Effort::Quick => "quick",
-        Effort::Brief => "brief: the figures mean nothing",
+        Effort::Full => "full measurement",
+        Effort::Quick => "quick measurement",
+        Effort::Brief => "brief measurement: the figures mean nothing",
     };
     Conditions {
         date: said_by(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"])).unwrap_or_else(unknown),

@@ -35,7 +35,7 @@ fn header(results: &Results) -> Element {
     let on = match &results.conditions {
         Some(conditions) => {
             let Conditions { cpu, cores, date, commit, effort, .. } = conditions;
-            format!("{cpu}, {cores} cores · {date} · commit {commit} · {effort} measurement")
+            format!("{cpu}, {cores} cores · {date} · commit {commit} · {effort}")
         }
         None => "On what and when this was measured is not recorded.".to_owned(),
     };
@@ -57,7 +57,8 @@ fn header(results: &Results) -> Element {
 
 fn summary(headline: &Headline) -> Element {
     let reading = "Medians. “In units of a rival” is the median of larder's ratios to the rival within each round, in which \
-        all take turns; it may differ from the quotient of the medians. Goals and aims are larder's own.";
+        all take turns; it may differ from the quotient of the medians. Goals and aims are larder's own; the aim of the mean hit ratio is \
+        the mean of the best rival of each cell.";
     element("section")
         .with("id", "headline")
         .child(element("h2").text("In short"))
