@@ -42,7 +42,7 @@ impl BarPlot<'_> {
         let bottom = TOP + heights.sum::<f64>();
         let highest = self.groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value).fold(0.0, f64::max);
         // The figures stand at the bars, so that the axis needs no marks; it ends where the longest bar does.
-        let scale = Scale::linear(highest, (LEFT, RIGHT));
+        let scale = Scale::linear(0.0, highest, (LEFT, RIGHT));
         let mut top = TOP;
         let groups = self.groups.iter().map(|group| {
             let drawn = draw(group, top, &scale);

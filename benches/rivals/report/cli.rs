@@ -13,7 +13,7 @@ Usage: benches/report [OPTIONS]
 
 Options:
   --traces PATH...  recorded traces for the hit ratios, one key a line: files, or directories of *.txt and *.txt.xz
-  --quick           fewer rounds: a few minutes instead of half an hour
+  --quick           fewer instances of each cache: some minutes instead of the better part of an hour
   --brief           seconds, to see that it works; the figures mean nothing
   --out DIR         where the page (report.html) and the measurements (data/) go [default: target/report]
   --from DIR        measures nothing, and makes the page of the measurements in DIR

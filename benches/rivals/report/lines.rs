@@ -42,6 +42,8 @@ pub(crate) enum Across {
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Up {
     FromZero,
+    /// From about the lowest point, where what matters are differences.
+    FromLowest,
     Logarithmic,
 }
 
@@ -94,8 +96,10 @@ impl LinePlot<'_> {
         let lower = |point: &Point| point.whisker.map_or(point.y, |(low, _)| low.min(point.y));
         let upper = |point: &Point| point.whisker.map_or(point.y, |(_, high)| high.max(point.y));
         let highest = self.points().map(upper).fold(0.0, f64::max);
+        let lowest = self.points().map(lower).fold(f64::INFINITY, f64::min).min(highest);
         match self.y {
-            Up::FromZero => Scale::linear(highest, (BOTTOM, TOP)),
+            Up::FromZero => Scale::linear(0.0, highest, (BOTTOM, TOP)),
+            Up::FromLowest => Scale::linear(lowest, highest, (BOTTOM, TOP)),
             Up::Logarithmic => {
                 let above_zero = self.points().map(lower).filter(|&value| value > 0.0);
                 let lowest = above_zero.fold(f64::INFINITY, f64::min);

@@ -12,13 +12,16 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// From zero to at least `highest`, in round steps.
-    pub(crate) fn linear(highest: f64, places: (f64, f64)) -> Self {
+    /// From at most `lowest` to at least `highest`, in round steps.
+    pub(crate) fn linear(lowest: f64, highest: f64, places: (f64, f64)) -> Self {
         const STEPS: f64 = 5.0;
-        let step = round_up(highest.max(f64::MIN_POSITIVE) / STEPS);
-        let steps = (highest / step - 1e-9).ceil().max(1.0);
-        let ticks = (0..=steps as usize).map(|number| number as f64 * step).collect();
-        Self { low: 0.0, high: steps * step, logarithmic: false, places, ticks }
+        // Values that are all the same have an axis nevertheless.
+        let range = (highest - lowest).max(highest.abs() / 100.0).max(1e-6);
+        let step = round_up(range / STEPS);
+        let first = (lowest / step + 1e-9).floor();
+        let last = (highest / step - 1e-9).ceil().max(first + 1.0);
+        let ticks = (0..=(last - first) as usize).map(|number| (first + number as f64) * step).collect();
+        Self { low: first * step, high: last * step, logarithmic: false, places, ticks }
     }
 
     /// From at most `lowest`, which must be above zero, to at least `highest`; marked at 1, 2 and 5 times the powers of
@@ -67,11 +70,15 @@ mod tests {
 
     #[test]
     fn linear_steps_are_round_and_enclose() {
-        let scale = Scale::linear(87.0, (300.0, 0.0));
+        let scale = Scale::linear(0.0, 87.0, (300.0, 0.0));
         assert_eq!(scale.ticks, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         assert!((scale.place(50.0) - 150.0).abs() < 1e-9);
-        assert_eq!(Scale::linear(0.5, (0.0, 1.0)).ticks.len(), 6);
-        assert!(Scale::linear(0.0, (0.0, 1.0)).place(0.0).is_finite());
+        assert_eq!(Scale::linear(0.0, 0.5, (0.0, 1.0)).ticks.len(), 6);
+        assert_eq!(Scale::linear(61.0, 84.9, (0.0, 1.0)).ticks, [60.0, 65.0, 70.0, 75.0, 80.0, 85.0]);
+        for same in [0.0, 93.0] {
+            let place = Scale::linear(same, same, (0.0, 1.0)).place(same);
+            assert!((0.0..=1.0).contains(&place), "{same} lies at {place}");
+        }
     }
 
     #[test]

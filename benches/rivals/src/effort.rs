@@ -51,7 +51,7 @@ impl Effort {
             lap: 1 << 12,
             threads: vec![1, 2],
             trace_lines: 20_000,
-            growth: 20_000,
+            growth: 5_000,
             populations: vec![10_000],
             ..Self::thorough(seed)
         }

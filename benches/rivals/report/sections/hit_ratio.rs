@@ -27,7 +27,7 @@ pub(crate) fn html(results: &Results) -> Element {
     let introduction = "Every access is a lookup, and an insert where it missed, on one thread. Beside the caches stand \
         exact LRU, exact LFU, and the optimum (Belady's, with bypass), which knows the future. moka puts the work of inserts \
         off and holds more than its capacity meanwhile, so it takes part twice: as its users run it, and settled after every \
-        insert. A hollow point, or a pale bar, was reached with noticeably more entries than the capacity allows.";
+        insert. A hollow point, or a pale bar, was reached with noticeably more entries than the capacity allows. Axes of single traces need not begin at zero.";
     section(ID, "How much of real traffic does it answer?", introduction, panels)
 }
 
@@ -74,7 +74,7 @@ fn of_trace(run: &Run, number: usize, trace: &Trace) -> Panel {
         description: &description,
         x: Across::Logarithmic,
         x_label: "entries, logarithmic",
-        y: Up::FromZero,
+        y: Up::FromLowest,
         y_label: "hit ratio, %",
         lines: names.iter().map(|&name| line(name, trace)).collect(),
     };

@@ -30,6 +30,14 @@ pub(crate) struct Callers {
     further: BTreeMap<String, Value>,
 }
 
+/// The rows, as they are or as the results of a run.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum File {
+    Rows(Vec<Callers>),
+    Run { results: Vec<Callers> },
+}
+
 /// A median, alone or with how far it scatters.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(untagged)]
@@ -57,7 +65,7 @@ impl Figure {
 /// In ascending order of callers, of which there is at least one.
 pub(crate) fn read(results: &Results) -> Result<Vec<Callers>, Absent> {
     let step = Step::RemoteCallers;
-    let mut rows: Vec<Callers> = results.file(step)?;
+    let (File::Rows(mut rows) | File::Run { results: mut rows }) = results.file(step)?;
     rows.sort_by_key(|row| row.callers);
     if rows.is_empty() {
         return Err(Absent { step, reason: "it holds no result".to_owned() });
