@@ -269,3 +269,16 @@ fn mistakes_are_explained() {
         assert!(!output.status.success() && said.contains(problem), "{said}");
     }
 }
+
+#[test]
+fn what_is_not_known_of_the_remote_tier_is_left_open() {
+    let scratch = Scratch::new("remote");
+    let (page, printed) = scratch.page();
+    assert!(printed.contains("| 243,012/s | – | – | – | 2.83 × MetaClient |"), "{printed}");
+    let document = parse(&page);
+    let rows: Vec<Vec<String>> = all(by_id(&document, "remote"), "tr")
+        .map(|row| row.children().filter(Node::is_element).map(text).collect())
+        .collect();
+    assert_eq!(rows[3], ["larder", "64", "243,012", "2.83", "231", "1,141", "4.8", "1.5"]);
+    assert_eq!(rows[4], ["MetaClient", "64", "86,011", "1.00", "690", "2,131", "13.5", "–"]);
+}

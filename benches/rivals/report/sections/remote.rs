@@ -3,69 +3,44 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Panel, section, table};
 use crate::{
     lines::{Across, Line, LinePlot, Point, Up},
     markup::Element,
     numbers::{grouped, plain},
-    results::{Absent, Results, Spread},
+    results::{Absent, Results},
     steps::Step,
 };
 
 pub(crate) const ID: &str = "remote";
-const LARDER: &str = "larder";
-const RIVAL: &str = "MetaClient";
+/// The names of the two sides, and what their figures' names begin with.
+const SIDES: [(&str, &str); 2] = [("larder", "larder"), ("MetaClient", "meta_client")];
+/// What the table shows beside the throughput: how its heading calls it, and how its figures' names end.
+const PARTS: [(&str, &str); 4] = [
+    ("p50, µs", "p50_us"),
+    ("p99, µs", "p99_us"),
+    ("processor time, µs", "process_cpu_us"),
+    ("memcached's, µs", "server_cpu_us"),
+];
 
-/// One number of callers.
+/// One number of callers. All figures are medians over the turns.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Callers {
     pub(crate) callers: u64,
-    pub(crate) larder_per_sec: Figure,
-    pub(crate) meta_client_per_sec: Figure,
-    pub(crate) ratio: Figure,
-    /// Whatever else was measured, such as percentiles.
+    pub(crate) larder_per_sec: f64,
+    pub(crate) meta_client_per_sec: f64,
+    /// Of the throughputs.
+    pub(crate) ratio: f64,
+    /// Whatever else was measured, of either side.
     #[serde(flatten)]
-    further: BTreeMap<String, Value>,
-}
-
-/// The rows, as they are or as the results of a run.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum File {
-    Rows(Vec<Callers>),
-    Run { results: Vec<Callers> },
-}
-
-/// A median, alone or with how far it scatters.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Figure {
-    Median(f64),
-    Spread(Spread),
-}
-
-impl Figure {
-    pub(crate) fn median(self) -> f64 {
-        match self {
-            Self::Median(median) => median,
-            Self::Spread(spread) => spread.median,
-        }
-    }
-
-    fn whisker(self) -> Option<(f64, f64)> {
-        match self {
-            Self::Median(_) => None,
-            Self::Spread(spread) => Some((spread.p10, spread.p90)),
-        }
-    }
+    further: BTreeMap<String, Option<f64>>,
 }
 
 /// In ascending order of callers, of which there is at least one.
 pub(crate) fn read(results: &Results) -> Result<Vec<Callers>, Absent> {
     let step = Step::RemoteCallers;
-    let (File::Rows(mut rows) | File::Run { results: mut rows }) = results.file(step)?;
+    let mut rows: Vec<Callers> = results.file(step)?;
     rows.sort_by_key(|row| row.callers);
     if rows.is_empty() {
         return Err(Absent { step, reason: "it holds no result".to_owned() });
@@ -84,18 +59,19 @@ fn panel(results: &Results) -> Result<Panel, Absent> {
     let rows = read(results)?;
     let question = "How many gets a second, when the local tier misses and memcached answers?";
     let callers: Vec<String> = rows.iter().map(|row| row.callers.to_string()).collect();
-    let line = |name: &str, of: fn(&Callers) -> Figure| {
+    let line = |name: &str, per_sec: fn(&Callers) -> f64| {
         let points = rows.iter().enumerate().map(|(number, row)| Point {
             x: number as f64,
-            y: of(row).median(),
-            whisker: of(row).whisker(),
+            y: per_sec(row),
+            whisker: None,
             hollow: false,
-            note: format!("{} gets/s with {} callers", grouped(of(row).median()), row.callers),
+            note: format!("{} gets/s with {} callers", grouped(per_sec(row)), row.callers),
         });
         Line { name: name.to_owned(), points: points.collect() }
     };
+    let [(larder, _), (meta_client, _)] = SIDES;
     let description = format!(
-        "Gets a second of {LARDER} and of {RIVAL}, with {} callers. The table has the numbers.",
+        "Gets a second of {larder} and {meta_client}, with {} callers. The table has the numbers.",
         callers.join(", ")
     );
     let plot = LinePlot {
@@ -106,38 +82,36 @@ fn panel(results: &Results) -> Result<Panel, Absent> {
         x_label: "callers",
         y: Up::FromZero,
         y_label: "gets a second",
-        lines: vec![line(LARDER, |row| row.larder_per_sec), line(RIVAL, |row| row.meta_client_per_sec)],
+        lines: vec![line(larder, |row| row.larder_per_sec), line(meta_client, |row| row.meta_client_per_sec)],
     };
-    let conditions = results.conditions.as_ref();
     Ok(Panel {
         question: question.to_owned(),
-        reading: "Higher is better. Medians of turns.".to_owned(),
+        reading: "Higher is better. Medians of the turns.".to_owned(),
         plot: plot.svg(),
         table: numbers(&rows),
         command: Step::RemoteCallers.shown(&[]),
-        machine: conditions.map_or("an unknown machine".to_owned(), |conditions| {
+        machine: results.conditions.as_ref().map_or("an unknown machine".to_owned(), |conditions| {
             format!("{}, {} cores, {}", conditions.cpu, conditions.cores, conditions.memcached)
         }),
         warning: None,
     })
 }
 
-/// A row for each number of callers, with all that was measured.
+/// A row for each side of each number of callers.
 fn numbers(rows: &[Callers]) -> Element {
-    let further: Vec<&String> = rows[0].further.keys().collect();
-    let headings = ["larder, gets/s", "MetaClient, gets/s", "ratio"].map(str::to_owned).into_iter();
-    let headings: Vec<String> = headings.chain(further.iter().map(|name| name.replace('_', " "))).collect();
-    let rows = rows.iter().map(|row| {
-        let further = further.iter().map(|&name| {
-            let figure = row.further.get(name).and_then(|value| serde_json::from_value::<Figure>(value.clone()).ok());
-            figure.map_or("–".to_owned(), |figure| plain(figure.median()))
-        });
-        let own = [
-            grouped(row.larder_per_sec.median()),
-            grouped(row.meta_client_per_sec.median()),
-            format!("{:.2}", row.ratio.median()),
-        ];
-        (format!("{} callers", row.callers), own.into_iter().chain(further).collect())
+    let headings = ["callers", "gets/s", "ratio"].into_iter().chain(PARTS.map(|(heading, _)| heading));
+    let headings: Vec<String> = headings.map(str::to_owned).collect();
+    let rows = rows.iter().flat_map(|row| {
+        let throughputs =
+            [(row.larder_per_sec, format!("{:.2}", row.ratio)), (row.meta_client_per_sec, "1.00".to_owned())];
+        SIDES.into_iter().zip(throughputs).map(|((name, prefix), (per_sec, ratio))| {
+            let parts = PARTS.map(|(_, part)| {
+                let figure = row.further.get(&format!("{prefix}_{part}")).copied().flatten();
+                figure.map_or("–".to_owned(), plain)
+            });
+            let throughput = [row.callers.to_string(), grouped(per_sec), ratio];
+            (name.to_owned(), throughput.into_iter().chain(parts).collect())
+        })
     });
-    table("Medians", &headings, rows.collect())
+    table("Medians, and the processor time of a get", &headings, rows.collect())
 }
