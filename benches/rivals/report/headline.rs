@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     markup::{Element, element},
     numbers::{grouped, percent, plain},
-    results::{Latency, Memory, Overall, Results, Timing, Trace},
+    results::{Conditions, Latency, Memory, Overall, Results, Timing, Trace},
     sections::{hit_ratio, latency, memory, remote, throughput},
     steps::Step,
 };
@@ -19,6 +19,8 @@ const CALLERS: u64 = 64;
 
 pub(crate) struct Headline {
     rows: Vec<Row>,
+    /// What made the figures, on what.
+    source: String,
 }
 
 struct Row {
@@ -72,7 +74,11 @@ impl Headline {
         rows.push(bytes_per_entry(results));
         rows.extend(hit_ratios(results));
         rows.push(remote_hits(results));
-        Self { rows }
+        let source = results.conditions.as_ref().map_or("an unknown machine".to_owned(), |conditions| {
+            let Conditions { effort, cpu, cores, kernel, rustc, date, commit, .. } = conditions;
+            format!("{cpu}, {cores} cores, {kernel}, {rustc}, {date}, commit {commit}; {effort}")
+        });
+        Self { rows, source: format!("`benches/report` on {source}.") }
     }
 
     /// For README.md.
@@ -87,6 +93,7 @@ impl Headline {
             let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
             lines.push(format!("| {} |", cells.join(" | ")));
         }
+        lines.extend([String::new(), self.source.clone()]);
         lines.join("\n")
     }
 
@@ -352,7 +359,7 @@ mod tests {
         let headline = Headline::of(&Results::read(&nothing).unwrap());
         std::fs::remove_dir(&nothing).unwrap();
         let markdown = headline.markdown();
-        assert_eq!(markdown.lines().count(), 2 + headline.rows.len());
+        assert_eq!(markdown.lines().filter(|line| line.starts_with('|')).count(), 2 + headline.rows.len());
         assert_eq!(markdown.matches("not measured").count(), headline.rows.len());
         assert!(headline.rows.iter().all(|row| row.reached == Reached::NotMeasured));
     }

@@ -51,6 +51,15 @@ fn fail(error: impl std::fmt::Display) -> ExitCode {
 
 /// Returns how many measurements failed: the page is made of the others.
 fn make(task: &Task) -> Result<usize, Box<dyn Error>> {
+    let readme = Path::new(LARDER).join("README.md");
+    let with_table = |table: &str| -> Result<String, Box<dyn Error>> {
+        readme::with_table(&fs::read_to_string(&readme)?, table)
+            .map_err(|problem| format!("README.md: {problem}").into())
+    };
+    if task.readme {
+        // Nobody wants to hear that after an hour of measuring.
+        with_table("")?;
+    }
     let measured = task.out.join("data");
     let (directory, failed) = match &task.source {
         Source::From(directory) => (directory.as_path(), 0),
@@ -66,9 +75,7 @@ fn make(task: &Task) -> Result<usize, Box<dyn Error>> {
     fs::write(&page, page::html(&results, &headline))?;
     println!("{}\n\n{}", headline.markdown(), fs::canonicalize(&page)?.display());
     if task.readme {
-        let path = Path::new(LARDER).join("README.md");
-        let text = readme::with_table(&fs::read_to_string(&path)?, &headline.markdown());
-        fs::write(&path, text.map_err(|problem| format!("README.md: {problem}"))?)?;
+        fs::write(&readme, with_table(&headline.markdown())?)?;
     }
     Ok(failed)
 }

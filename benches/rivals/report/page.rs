@@ -4,7 +4,7 @@ use crate::{
     headline::Headline,
     markup::{Element, element},
     results::{Conditions, Results, Run},
-    sections::{hit_ratio, latency, memory, remote, shown, throughput},
+    sections::{hit_ratio, latency, memory, remote, scrollable, shown, throughput},
     steps::Step,
 };
 
@@ -63,7 +63,7 @@ fn summary(headline: &Headline) -> Element {
         .with("id", "headline")
         .child(element("h2").text("In short"))
         .child(element("p").with("class", "introduction").text(reading))
-        .child(element("div").with("class", "numbers wide").with("tabindex", 0).child(headline.table()))
+        .child(scrollable("numbers wide", "Numbers", headline.table()))
 }
 
 /// On what, of which versions, by which commands, and what failed.
@@ -113,5 +113,5 @@ fn steps(conditions: &Conditions) -> Element {
         .child(element("caption").text("All commands, at the root of the project"))
         .child(element("thead").child(element("tr").children(head)))
         .child(element("tbody").children(rows));
-    element("div").with("class", "numbers wide").with("tabindex", 0).child(table)
+    scrollable("numbers wide", "Commands", table)
 }

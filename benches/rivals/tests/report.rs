@@ -221,6 +221,7 @@ fn the_numbers_are_those_that_were_measured() {
     let (page, printed) = scratch.page();
     let row = printed.lines().find(|line| line.contains("`get`, 1 thread, 1,000 keys")).unwrap();
     assert!(row.contains("| 12,346 ns | 16.0 ns |") && row.contains("771.60 × quick_cache"), "{row}");
+    assert!(printed.contains("`benches/report` on Example CPU, 2 cores, Linux 6.1.0, rustc 1.95.0"), "{printed}");
     let document = parse(&page);
     let verdict = |row: &str| {
         let rows = all(by_id(&document, "headline"), "tr").map(text).collect::<Vec<_>>();

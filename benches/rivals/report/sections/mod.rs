@@ -47,11 +47,20 @@ impl Panel {
             .child(element("h3").text(question))
             .child(element("p").text(reading))
             .children(warning.map(|warning| element("p").with("class", "warning").text(warning)))
-            // One who does not use a pointer has to be able to scroll what is wider than the screen.
-            .child(element("div").with("class", "plot").with("tabindex", 0).child(plot))
-            .child(element("div").with("class", "numbers").with("tabindex", 0).child(table))
+            .child(scrollable("plot", "Plot", plot))
+            .child(scrollable("numbers", "Numbers", table))
             .child(source)
     }
+}
+
+/// What may be wider than the screen. One who does not use a pointer has to be able to get at it.
+pub(crate) fn scrollable(class: &str, name: &str, content: Element) -> Element {
+    element("div")
+        .with("class", class)
+        .with("role", "group")
+        .with("aria-label", name)
+        .with("tabindex", 0)
+        .child(content)
 }
 
 /// A section of panels, in which nothing that is missing goes unsaid.

@@ -17,12 +17,8 @@ pub(crate) const ID: &str = "remote";
 /// The names of the two sides, and what their figures' names begin with.
 const SIDES: [(&str, &str); 2] = [("larder", "larder"), ("MetaClient", "meta_client")];
 /// What the table shows beside the throughput: how its heading calls it, and how its figures' names end.
-const PARTS: [(&str, &str); 4] = [
-    ("p50, µs", "p50_us"),
-    ("p99, µs", "p99_us"),
-    ("processor time, µs", "process_cpu_us"),
-    ("memcached's, µs", "server_cpu_us"),
-];
+const PARTS: [(&str, &str); 4] =
+    [("p50, µs", "p50_us"), ("p99, µs", "p99_us"), ("CPU, µs", "process_cpu_us"), ("server's, µs", "server_cpu_us")];
 
 /// One number of callers. All figures are medians over the turns.
 #[derive(Debug, Clone, Deserialize)]
@@ -113,5 +109,5 @@ fn numbers(rows: &[Callers]) -> Element {
             (name.to_owned(), throughput.into_iter().chain(parts).collect())
         })
     });
-    table("Medians, and the processor time of a get", &headings, rows.collect())
+    table("Medians; the processor time of a get, of the calling process and of memcached", &headings, rows.collect())
 }
