@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     markup::{Element, element},
     numbers::{grouped, percent, plain},
-    results::{Conditions, Latency, Memory, Overall, Results, Timing, Trace},
+    results::{Conditions, Footprint, Latency, Memory, Overall, Results, Timing, Trace},
     sections::{hit_ratio, latency, memory, remote, throughput},
     steps::Step,
 };
@@ -242,8 +242,7 @@ fn bytes_per_entry(results: &Results) -> Row {
     row.larder = figure("larder");
     row.rivals = RIVALS.map(|(name, _)| figure(name));
     if let (Some(larder), Some(first)) = (of("larder"), memory.contestants.first()) {
-        let most =
-            |footprint: &crate::results::Footprint| footprint.bytes_per_entry_churned.max(footprint.bytes_per_entry);
+        let most = |footprint: &Footprint| footprint.bytes_per_entry_churned.max(footprint.bytes_per_entry);
         row.beside = times(most(larder) / most(first), &first.name);
         row.reached = Reached::of(most(larder), LIMITS, at_most);
     }
