@@ -1,8 +1,8 @@
 //! The other thread invalidates groups that the hot keys are not in: a storm that should not concern them.
 //!
-//! Each invalidation makes a handful of entries dead, and the thread puts one of them back before the next, so that every
-//! group has members whenever it is hit. The storm has a pace, the same for all: what it costs to invalidate differs by
-//! orders of magnitude, and so would the number of invalidations. larder takes part a second time, without pause.
+//! After each invalidation the thread puts one member of the group back, so that none is ever hit while it is empty. The
+//! storm has a pace, the same for all: what it costs to invalidate differs by orders of magnitude, and so would the number
+//! of invalidations. larder takes part a second time, without pause.
 //!
 //! A cache without groups does the nearest thing that it offers, by a predicate that looks into the values: moka's
 //! `invalidate_entries_if`, quick_cache's `retain`. foyer's memory tier offers nothing, and is left out.
