@@ -78,7 +78,7 @@ fn line(delayed: &Delayed) -> Line {
 fn numbers(contestants: &[Delayed]) -> Element {
     let columns: Vec<&str> = PERCENTILES.into_iter().chain([MAXIMUM]).collect();
     let headings = columns.iter().map(|&column| column.to_owned());
-    let headings: Vec<String> = headings.chain([format!("{COMPARED} ratio"), "misses, %".to_owned()]).collect();
+    let headings: Vec<String> = headings.chain([format!("{COMPARED} ratio"), "miss, %".to_owned()]).collect();
     let nothing = || "–".to_owned();
     let rows = contestants.iter().map(|delayed| {
         let ns = columns.iter().map(|&column| delayed.ns.get(column).map_or_else(nothing, |ns| grouped(ns.median)));
