@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use larder::{EntryOptions, Memcached, Namespace, RawBytes, TieredCache};
+use larder::{EntryOptions, Memcached, Namespace, RawBytes, TieredCache, Write};
 use memcache::exp::MetaClient;
 use support::memcached::Server;
 
@@ -146,9 +146,9 @@ fn main() {
     let server = Server::start();
     let memcached = Memcached::connect(server.addr()).expect("the server has just been started");
     let namespace = Namespace::builder("bench", memcached).build().expect("the name is valid");
-    // Room for one entry: whoever goes through the keys in a circle finds next to none of them in the local tier.
+    // Room for none, so that the local tier never answers.
     let cache: TieredCache<u64, Vec<u8>> = TieredCache::builder(&namespace, "values")
-        .capacity(1)
+        .capacity(0)
         .soft_ttl(Duration::from_secs(3_600))
         .codec(RawBytes)
         .build()
@@ -157,7 +157,8 @@ fn main() {
     let names: Vec<String> = (0..POPULATION).map(|key| format!("bare:{key}")).collect();
     for (key, name) in (0..POPULATION).zip(&names) {
         let options = EntryOptions::new().groups(["benchmark"]);
-        assert!(cache.insert_with(key, vec![1; VALUE_LEN], options).is_through());
+        let stored = cache.insert_with(key, vec![1; VALUE_LEN], options);
+        assert!(matches!(stored, Write::RemoteOnly(_)), "memcached takes the value, and the local tier does not");
         client.set(name, vec![1; VALUE_LEN]).send().expect("memcached takes the value");
     }
 

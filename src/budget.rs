@@ -36,6 +36,7 @@ impl Budget {
         }
     }
 
+    #[inline]
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Relaxed)
     }
@@ -46,12 +47,14 @@ impl Budget {
     }
 
     /// Takes as much of `wanted` as is free.
+    #[inline]
     pub(crate) fn take(&self, wanted: u64) -> Grant<'_> {
         let mut grant = Grant { budget: self, weight: 0 };
         grant.top_up(wanted);
         grant
     }
 
+    #[inline]
     pub(crate) fn release(&self, weight: u64) {
         if weight > 0 {
             self.free.fetch_add(weight, Ordering::Relaxed);
@@ -60,11 +63,13 @@ impl Budget {
 }
 
 impl Grant<'_> {
+    #[inline]
     pub(crate) fn weight(&self) -> u64 {
         self.weight
     }
 
     /// Takes from the pool what is missing to `wanted`, as far as it is free.
+    #[inline]
     pub(crate) fn top_up(&mut self, wanted: u64) {
         let missing = wanted.saturating_sub(self.weight);
         let mut free = self.budget.free.load(Ordering::Relaxed);
@@ -81,16 +86,19 @@ impl Grant<'_> {
     }
 
     /// Returns everything to the pool.
+    #[inline]
     pub(crate) fn give_back(&mut self) {
         self.budget.release(std::mem::take(&mut self.weight));
     }
 
     /// Adds the weight of entries that have left a shard.
+    #[inline]
     pub(crate) fn add(&mut self, freed: u64) {
         self.weight += freed;
     }
 
     /// Hands weight over to an entry that is stored now.
+    #[inline]
     pub(crate) fn spend(&mut self, weight: u64) {
         debug_assert!(weight <= self.weight, "an entry is stored only once there is room for it");
         self.weight -= weight;
@@ -98,6 +106,7 @@ impl Grant<'_> {
 }
 
 impl Drop for Grant<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.give_back();
     }

@@ -147,7 +147,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
     }
 
     /// Sets a hard deadline alone: a value is dead `ttl` after it is stored, and never stale before. Default: none. Zero is
-    /// an error, as is setting another deadline beside it. Exact as [`soft_ttl`](Self::soft_ttl) is.
+    /// an error, as is setting another deadline beside it. Exact as [`hard_ttl`](Self::hard_ttl) is.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -155,7 +155,7 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets the soft deadline: a value is stale `ttl` after it is stored. Default: none. Zero is an error.
     ///
-    /// Rounded up to a millisecond. A value whose deadlines are all more than 1.1 seconds away may meet them up to 11 ms early,
+    /// Rounded up to a millisecond. A value whose deadlines are all 1.1 seconds away or more may meet them up to 11 ms early,
     /// since a cheaper clock says when it is stored; never late.
     pub fn soft_ttl(mut self, ttl: Duration) -> Self {
         self.soft_ttl = Some(ttl);
@@ -164,7 +164,10 @@ impl<K, V, S> CacheBuilder<K, V, S> {
 
     /// Sets the hard deadline: a value is dead `ttl` after it is stored. Default: the soft deadline times
     /// [`hard_ttl_factor`](Self::hard_ttl_factor); without a soft deadline none. Zero, or less than the soft deadline, is an
-    /// error. Exact as [`soft_ttl`](Self::soft_ttl) is.
+    /// error.
+    ///
+    /// Exact as [`soft_ttl`](Self::soft_ttl) is below 24 days. From there on it is kept to the second, rounded down, and what is
+    /// 68 years or more is never.
     pub fn hard_ttl(mut self, ttl: Duration) -> Self {
         self.hard_ttl = Some(ttl);
         self

@@ -10,7 +10,7 @@ use crate::builder::CacheBuilder;
 use crate::call::CallOptions;
 use crate::claim::Claim;
 use crate::clock::Deadline;
-use crate::entry::{Entry, EntryInfo, Freshness, Meta};
+use crate::entry::{Entry, EntryInfo, Freshness, Handle, Meta};
 use crate::error::Rejected;
 use crate::group::Generation;
 use crate::key::ToKey;
@@ -25,10 +25,12 @@ use crate::sync::Arc;
 /// An entry is *fresh* until its soft deadline, *stale* until its hard one, then *dead*; groups make it stale or dead at once.
 /// The cache does no I/O and starts no thread.
 ///
-/// `Eq` of keys runs under a shard's lock. So does, for now, `Clone` of a value that [`get`](Self::get), `peek` or a load finds
-/// fresh: under the read lock, which saves a hit two reference counts until hits take no lock at all. Keep both short, and do
-/// not call the cache from them; where a `Clone` has to, use [`with`](Self::with). All other code of yours (loaders, weigher,
-/// listener, `Drop`, closures) runs outside locks and may call the cache as it likes.
+/// Hits take no lock: [`get`](Self::get), [`with`](Self::with), `peek` and the loading verbs that find a fresh value wait for
+/// nobody, and nobody waits for them, however long a `Clone` or a closure takes.
+///
+/// `Eq` of keys runs under a shard's lock where a key is stored, removed, expired, missed, or looked up to be loaded and found
+/// stale: keep it short, and do not call the cache from it. All other code of yours (loaders, weigher, listener, `Clone`, `Drop`,
+/// closures) runs outside locks and may call the cache as it likes. A value that has left is dropped a little later: see [the guide](crate#when-values-are-dropped).
 ///
 /// # Examples
 /// ```
@@ -139,8 +141,8 @@ where
     /// Never claims a stale value: use [`lookup`](Self::lookup) or [`get_or_load`](Self::get_or_load) to have it refreshed.
     ///
     /// # Blocking
-    /// Takes one shard's read lock, and clones the value under it: a stopgap, see [`Cache`]. Never waits for I/O, a loader
-    /// or another caller's closure.
+    /// A hit takes no lock. A miss takes one shard's read lock for a moment, to make sure. Never waits for I/O, a loader or another
+    /// caller's closure.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<V>
     where
@@ -153,32 +155,24 @@ where
     /// absent or dead.
     ///
     /// `f` runs outside all locks and may call the cache. The value stays alive while it runs, even if it is removed.
+    ///
+    /// # Blocking
+    /// As [`get`](Self::get), and on `f`.
     #[inline]
     pub fn with<Q, R>(&self, key: &Q, f: impl FnOnce(&V) -> R) -> Option<R>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let entry = self.hit(key, Arc::clone)?;
-        Some(f(&entry.value))
+        self.hit(key, |entry| f(&entry.value))
     }
 
     /// Returns what `f` makes of the entry for `key`, and counts the hit or the miss.
     #[inline]
-    fn hit<Q, R>(&self, key: &Q, f: impl FnOnce(&Arc<Entry<K, V>>) -> R) -> Option<R>
+    fn hit<Q, R>(&self, key: &Q, f: impl FnOnce(&Entry<K, V>) -> R) -> Option<R>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let tally = self.store.tally();
-        let found = self.store.read(self.hash(key), key, |entry, freshness| {
-            entry.meta.recency.touch();
-            let fresh = freshness == Freshness::Fresh;
-            tally.count(|counters| if fresh { &counters.hits_fresh } else { &counters.hits_stale });
-            f(entry)
-        });
-        if found.is_none() {
-            tally.count(|counters| &counters.misses);
-        }
-        found
+        self.store.hit(self.hash(key), key, f)
     }
 
     /// Returns the value for `key` as [`get`](Self::get) does, but leaves no trace: neither in the order of eviction nor in
@@ -203,8 +197,9 @@ where
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let (entry, freshness) = self.store.read(self.hash(key), key, |entry, freshness| (entry.clone(), freshness))?;
-        Some(EntryInfo::new(&entry.meta, freshness, self.store.settings.clock.now()))
+        self.store.read(self.hash(key), key, |entry, freshness| {
+            EntryInfo::new(&entry.meta, freshness, self.store.settings.clock.now())
+        })
     }
 
     /// Looks for the value of `key`, and claims the key if it is vacant or stale and nobody else fills it.
@@ -213,7 +208,8 @@ where
     /// or a group of the value is invalidated.
     ///
     /// # Blocking
-    /// Takes one shard's lock. Never waits for another caller's claim: see [`lookup_wait`](Self::lookup_wait).
+    /// Finds a fresh value without a lock, else takes one shard's for a moment. Never waits for another caller's claim: see
+    /// [`lookup_wait`](Self::lookup_wait).
     ///
     /// # Examples
     /// ```
@@ -408,9 +404,9 @@ where
     }
 
     /// Makes an entry of a value that was given, not loaded.
-    pub(crate) fn entry(&self, key: K, value: V, born: Generation, options: EntryOptions) -> Arc<Entry<K, V>> {
+    pub(crate) fn entry(&self, key: K, value: V, born: Generation, options: EntryOptions) -> Handle<K, V> {
         let spec = options.resolve(&self.store.settings.groups);
-        self.store.entry(self.hash(&key), key, value, born, spec, Duration::ZERO)
+        self.store.entry::<false>(self.hash(&key), key, value, born, spec, Duration::ZERO)
     }
 
     /// Replaces the value for `key` by what `f` makes of it, and returns the new value; `None` if it is absent or dead.
@@ -432,7 +428,7 @@ where
     {
         let hash = self.hash(key);
         loop {
-            let old = self.store.read_if(hash, key, &usable, |entry, _| entry.clone())?;
+            let (old, _) = self.store.find_if(hash, key, &usable)?;
             let value = f(&old.value);
             let successor = self.store.successor(&old.meta, hash, key.to_key(), value.clone());
             if self.store.admit(&successor, &Terms::IfCurrent(&old)) != Err(Refusal::Unmet) {
@@ -441,19 +437,15 @@ where
         }
     }
 
-    /// Removes the value for `key` and returns it; `None` if it was absent or dead.
+    /// Removes the value for `key` and returns a clone of it; `None` if it was absent or dead. The cache's own is dropped
+    /// [later](crate#when-values-are-dropped), once nobody can be looking at it.
     ///
     /// A load of the key that is under way is fenced, and callers who come from now on do not join it.
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
-        let entry = self.store.remove(self.hash(key), key)?;
-        Some(match Arc::try_unwrap(entry) {
-            Ok(entry) => entry.value,
-            // Somebody is looking at it just now.
-            Err(entry) => entry.value.clone(),
-        })
+        self.store.remove(self.hash(key), key).map(|entry| entry.value.clone())
     }
 
     /// Makes the value for `key` stale: still served, while one caller refreshes it. Returns whether there is a value.
@@ -591,7 +583,7 @@ where
         Iter { store: self.store.clone(), shard: 0, entries: Vec::new().into_iter() }
     }
 
-    /// Reclaims every dead entry.
+    /// Reclaims every dead entry, and drops every value that has left and that nobody is looking at.
     ///
     /// Never needed for correctness: inserts reclaim a few entries each. Call it now and then, from a thread of your own, to
     /// give memory back while little is stored.
@@ -641,7 +633,7 @@ where
 pub struct Iter<K, V> {
     store: Arc<Store<K, V>>,
     shard: usize,
-    entries: std::vec::IntoIter<Arc<Entry<K, V>>>,
+    entries: std::vec::IntoIter<Handle<K, V>>,
 }
 
 impl<K: Clone, V: Clone> Iterator for Iter<K, V> {

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crate::call::CallOptions;
 use crate::clock::Deadline;
-use crate::entry::Entry;
-use crate::entry::Freshness;
+use crate::entry::{Entry, Freshness, Handle};
 use crate::error::LoadError;
 use crate::flight::{Flight, Joined, Leading, Outcome};
 use crate::limit::{Limit, Limited, Stake};
@@ -29,7 +28,7 @@ pub struct Claim<K, V> {
     flight: Arc<Flight<K, V>>,
     /// The key of the entry to come; taken by the fill.
     key: Option<K>,
-    stale: Option<Arc<Entry<K, V>>>,
+    stale: Option<Handle<K, V>>,
     /// Whether the claim is over, in whatever way, and its drop has nothing to do.
     landed: bool,
     /// Whether a loader runs under this claim, so that a panic is its panic.
@@ -47,8 +46,8 @@ pub struct Claim<K, V> {
 }
 
 /// Returns the value of an entry that was not stored.
-pub(crate) fn into_value<K, V>(entry: Arc<Entry<K, V>>) -> V {
-    Arc::into_inner(entry).expect("an entry that was not stored is nobody else's").value
+pub(crate) fn into_value<K, V>(entry: Handle<K, V>) -> V {
+    entry.into_inner().expect("an entry that was not stored is nobody else's").value
 }
 
 /// What became of a fill.
@@ -74,12 +73,7 @@ impl<V> Fill<V> {
 }
 
 impl<K, V> Claim<K, V> {
-    pub(crate) fn new(
-        store: Arc<Store<K, V>>,
-        flight: Arc<Flight<K, V>>,
-        key: K,
-        stale: Option<Arc<Entry<K, V>>>,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<Store<K, V>>, flight: Arc<Flight<K, V>>, key: K, stale: Option<Handle<K, V>>) -> Self {
         Claim {
             store,
             flight,
@@ -204,7 +198,7 @@ impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Claim<K, V> {
 }
 
 /// The stale value of a load, to answer for it if it fails.
-pub(crate) struct Fallback<K, V>(Option<Arc<Entry<K, V>>>);
+pub(crate) struct Fallback<K, V>(Option<Handle<K, V>>);
 
 impl<K, V: Clone> Fallback<K, V> {
     /// Returns the stale value where the cache was built so, and tries no other refresh for a while.
@@ -223,7 +217,7 @@ impl<K, V: Clone> Fallback<K, V> {
 struct Flying<K, V> {
     store: Arc<Store<K, V>>,
     flight: Arc<Flight<K, V>>,
-    stale: Option<Arc<Entry<K, V>>>,
+    stale: Option<Handle<K, V>>,
 }
 
 impl<K: Send + Sync, V: Send + Sync> Stake for Flying<K, V> {
@@ -349,7 +343,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     }
 
     /// Makes the entry that a load has brought, as the loader said, and returns it with whether it is to be stored.
-    pub(crate) fn prepare(&mut self, value: V, took: Duration) -> (Arc<Entry<K, V>>, bool) {
+    pub(crate) fn prepare(&mut self, value: V, took: Duration) -> (Handle<K, V>, bool) {
         self.loading = false;
         self.flight.span.end("ok");
         let verdict = self.flight.draft.close();
@@ -386,13 +380,13 @@ impl<K: Eq, V: Clone> Claim<K, V> {
     }
 
     /// Makes an entry of a value for this claim's key, which is used up.
-    pub(crate) fn entry(&mut self, value: V, spec: Spec, cost: Duration) -> Arc<Entry<K, V>> {
+    pub(crate) fn entry(&mut self, value: V, spec: Spec, cost: Duration) -> Handle<K, V> {
         let key = self.key.take().expect("a claim is filled once");
-        self.store.entry(self.flight.hash, key, value, self.flight.born, spec, cost)
+        self.store.entry::<true>(self.flight.hash, key, value, self.flight.born, spec, cost)
     }
 
     /// Stores an entry under this claim, and lets it land.
-    pub(crate) fn commit(self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+    pub(crate) fn commit(self, entry: Handle<K, V>) -> Fill<V> {
         if !self.kept {
             return self.pass_on(entry);
         }
@@ -403,23 +397,28 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         self.settle(entry, admitted)
     }
 
-    /// Stores an entry under this claim as [`commit`](Self::commit) does, which is a copy and counts as nothing of the user's.
+    /// Stores an entry under this claim as [`commit`](Self::commit) does, which is a copy and counts as nothing of the user's. No
+    /// refresh of it begins for `pause`.
     #[cfg(feature = "tiered")]
-    pub(crate) fn copy(self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+    pub(crate) fn copy(self, entry: Handle<K, V>, pause: Option<Duration>) -> Fill<V> {
         if !self.kept {
             return self.pass_on(entry);
         }
-        let admitted = self.store.place(&entry, &Terms::IfStands(&self.flight));
+        let terms = match pause {
+            Some(pause) => Terms::ToPause(&self.flight, Deadline::after(self.store.settings.clock.now(), pause)),
+            None => Terms::IfStands(&self.flight),
+        };
+        let admitted = self.store.place(&entry, &terms);
         self.settle(entry, admitted)
     }
 
     /// Hands an entry that is not kept to those who wait.
-    fn pass_on(self, entry: Arc<Entry<K, V>>) -> Fill<V> {
+    fn pass_on(self, entry: Handle<K, V>) -> Fill<V> {
         self.refuse(&entry);
         Fill::Rejected(into_value(entry))
     }
 
-    fn settle(mut self, entry: Arc<Entry<K, V>>, admitted: Result<(), Refusal>) -> Fill<V> {
+    fn settle(mut self, entry: Handle<K, V>, admitted: Result<(), Refusal>) -> Fill<V> {
         self.land_with(&entry, admitted == Err(Refusal::Unmet));
         let Err(refusal) = admitted else { return Fill::Stored };
         let value = into_value(entry);
@@ -431,7 +430,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
 
     /// Stores an entry under this claim as far as there is room for it, as [`Store::warm`] does, and lets it land.
     #[cfg(feature = "tiered")]
-    pub(crate) fn warm(mut self, entry: &Arc<Entry<K, V>>, reclaimed: &mut bool) -> Result<(), Refusal> {
+    pub(crate) fn warm(mut self, entry: &Handle<K, V>, reclaimed: &mut bool) -> Result<(), Refusal> {
         let admitted = self.store.warm(entry, &Terms::ToWarmUnder(&self.flight), reclaimed);
         self.land_with(entry, admitted == Err(Refusal::Unmet));
         admitted
@@ -463,7 +462,7 @@ impl<K, V: Clone> Claim<K, V> {
     /// back where there is none.
     pub(crate) fn postpone(self, pause: Duration) -> Result<V, Self> {
         let Some(stale) = &self.stale else { return Err(self) };
-        stale.meta.retry_at.set(Deadline::after(self.store.settings.clock.now(), pause));
+        self.store.pause(stale, pause);
         Ok(stale.value.clone())
     }
 }

@@ -37,6 +37,17 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Returns the moment so many milliseconds after the origin.
+    #[inline]
+    pub(crate) fn from_ms(ms: u64) -> Timestamp {
+        Timestamp(ms)
+    }
+
+    #[inline]
+    pub(crate) fn as_ms(self) -> u64 {
+        self.0
+    }
+
     /// Returns the moment `interval` before: to the millisecond, rounded down, and the origin at the earliest.
     #[cfg(feature = "tiered")]
     pub(crate) fn before(self, interval: Duration) -> Timestamp {
@@ -75,6 +86,12 @@ impl Deadline {
     #[cfg(feature = "tiered")]
     pub(crate) fn within(start: Timestamp, interval: Duration) -> Deadline {
         u64::try_from(interval.as_millis()).map_or(Deadline::NEVER, |ms| Deadline(start.0.saturating_add(ms)))
+    }
+
+    /// Returns the deadline as long after `start` as this is after the origin.
+    #[inline]
+    pub(crate) fn moved_by(self, start: Timestamp) -> Deadline {
+        Deadline(self.0.saturating_add(start.0))
     }
 
     #[inline]
@@ -217,6 +234,7 @@ impl Clock {
     /// [`COARSE_LAG_MS`] early, and as cheap as that.
     ///
     /// What ends an interval after it ends early by as much, never late.
+    #[inline]
     pub(crate) fn about(&self, shortest: Duration) -> Timestamp {
         if shortest >= COARSE_FROM { self.coarse() } else { self.now() }
     }

@@ -7,7 +7,8 @@ use crate::clock::{Deadline, Timestamp};
 /// How long a load took: exact to the microsecond up to 4 ms, to a part in 2,048 up to 50 days.
 pub(crate) type Micros = Span16<1_000>;
 /// A grace, or how long before a deadline: exact to the millisecond up to 4 s, to a part in 2,048 up to 139 years.
-pub(crate) type Millis = Span16<1_000_000>;
+pub(crate) type Millis = Span16<MILLIS_NS>;
+pub(crate) const MILLIS_NS: u64 = 1_000_000;
 
 const _: () = assert!(size_of::<Micros>() == 2 && size_of::<U48>() == 6 && size_of::<HardSpan>() == 4);
 
@@ -25,7 +26,9 @@ const MANTISSA: u32 = 11;
 const LONGEST: u64 = ((2 << MANTISSA) - 1) << 30;
 
 impl<const UNIT_NS: u64> Span16<UNIT_NS> {
+    pub(crate) const ZERO: Self = Span16(0);
     /// What stands for every interval that does not fit, too.
+    #[cfg(any(test, feature = "tiered"))]
     pub(crate) const MAX: Self = Span16(u16::MAX);
 
     /// How many units a second has: a whole number, and few enough that every interval can be said in nanoseconds.
@@ -54,12 +57,19 @@ impl<const UNIT_NS: u64> Span16<UNIT_NS> {
         Duration::from_nanos(units * UNIT_NS)
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn is_zero(self) -> bool {
         self.0 == 0
     }
 
+    /// Returns the interval of as many other units: a field may hold the one or the other.
+    #[cfg(feature = "tiered")]
+    pub(crate) fn in_units<const OTHER_NS: u64>(self) -> Span16<OTHER_NS> {
+        Span16(self.0)
+    }
+
     /// Returns whether it is as long as can be said, and may have been longer.
+    #[cfg(any(test, feature = "tiered"))]
     pub(crate) fn is_max(self) -> bool {
         self == Self::MAX
     }
@@ -72,6 +82,7 @@ pub(crate) struct U48([u16; 3]);
 impl U48 {
     pub(crate) const MAX: u64 = (1 << 48) - 1;
 
+    #[inline]
     pub(crate) fn new(number: u64) -> U48 {
         let number = number.min(U48::MAX);
         U48([number as u16, (number >> 16) as u16, (number >> 32) as u16])
@@ -87,8 +98,8 @@ impl U48 {
 /// The time from an entry's creation to its hard deadline, in 32 bits: milliseconds below 2³¹ of them (24 days), seconds from
 /// there on, never in the end.
 ///
-/// Exact where it counts milliseconds. Where it counts seconds, the deadline is up to one later than asked, so that rounding
-/// ends no entry early; what is 68 years away or more is never. A deadline from before the creation counts as that moment.
+/// Exact where it counts milliseconds. Where it counts seconds, the deadline is up to one earlier than asked, since no entry may
+/// be served past it; what is 68 years away or more is never. A deadline from before the creation counts as that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HardSpan(u32);
 
@@ -98,11 +109,12 @@ const IN_SECONDS: u32 = 1 << 31;
 impl HardSpan {
     pub(crate) const NEVER: HardSpan = HardSpan(u32::MAX);
 
+    #[inline]
     pub(crate) fn between(created: Timestamp, hard: Deadline) -> HardSpan {
         let Some(ms) = hard.ms_after(created) else { return HardSpan::NEVER };
         match u32::try_from(ms) {
             Ok(ms) if ms < IN_SECONDS => HardSpan(ms),
-            _ => match u32::try_from(ms.div_ceil(1_000)) {
+            _ => match u32::try_from(ms / 1_000) {
                 Ok(seconds) if seconds < IN_SECONDS => HardSpan(IN_SECONDS | seconds),
                 _ => HardSpan::NEVER,
             },
@@ -119,7 +131,12 @@ impl HardSpan {
         Deadline::at_ms(created, ms)
     }
 
-    #[inline]
+    /// Returns what is left of a hard deadline when an entry has kept it.
+    pub(crate) fn kept(created: Timestamp, hard: Deadline) -> Deadline {
+        HardSpan::between(created, hard).after(created)
+    }
+
+    #[cfg(test)]
     pub(crate) fn is_never(self) -> bool {
         self == HardSpan::NEVER
     }
@@ -189,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hard_deadline_is_exact_below_24_days_and_never_early() {
+    fn a_hard_deadline_is_exact_below_24_days_and_never_late() {
         let created = Clock::manual().0.now();
         let kept = |ms| {
             let deadline = HardSpan::between(created, Deadline::at_ms(created, ms)).after(created);
@@ -198,12 +215,12 @@ mod tests {
         for ms in [0, 1, 86_400_000, (1 << 31) - 1] {
             assert_eq!(kept(ms), Some(ms));
         }
-        let whole = (1_u64 << 31).next_multiple_of(1_000);
+        let whole = (1_u64 << 31) / 1_000 * 1_000;
         assert_eq!(kept(1 << 31), Some(whole));
-        assert_eq!((kept(whole), kept(whole + 1)), (Some(whole), Some(whole + 1_000)));
+        assert_eq!((kept(whole + 1_000), kept(whole + 1_999)), (Some(whole + 1_000), Some(whole + 1_000)));
         let longest = ((1 << 31) - 2) * 1_000;
-        assert_eq!((kept(longest - 999), kept(longest)), (Some(longest), Some(longest)));
-        assert_eq!((kept(longest + 1), kept(u64::MAX / 2)), (None, None));
+        assert_eq!((kept(longest), kept(longest + 999)), (Some(longest), Some(longest)));
+        assert_eq!((kept(longest + 1_000), kept(u64::MAX / 2)), (None, None));
         assert!(HardSpan::between(created, Deadline::NEVER).is_never());
         assert_eq!(HardSpan::between(created, Deadline::PASSED).after(created), Deadline::at_ms(created, 0));
     }

@@ -109,6 +109,7 @@ impl Group {
     }
 
     /// Returns whether a bump of the kind that kills came after `born`.
+    #[inline]
     pub(crate) fn killed_since(&self, born: Generation) -> bool {
         self.killed.load(Ordering::Acquire) > born.0
     }
@@ -213,6 +214,7 @@ impl fmt::Debug for GroupSet {
 
 impl FromIterator<Arc<Group>> for GroupSet {
     /// Collects the groups, each once.
+    #[inline]
     fn from_iter<I: IntoIterator<Item = Arc<Group>>>(groups: I) -> Self {
         let mut groups = groups.into_iter();
         let Some(first) = groups.next() else { return GroupSet::EMPTY };

@@ -119,40 +119,66 @@
 //!
 //! # Memory
 //!
-//! Beyond the size of its key and its value and what those own, an entry takes
+//! Beyond the size of its key and its value and what those own, an entry of a full cache takes
 //!
 //! | for | bytes | |
 //! |---|---|---|
-//! | itself | 112 | two deadlines, when and how long it was loaded, weight, grace, recency, one group, a count of references |
-//! | the index | 10 to 24 | as full as the tables happen to be |
-//! | the order of eviction | 24 to 27 | |
-//! | what was evicted | 10 | once something has been; fingerprints |
-//! | two or more groups | 16, and 8 for each | |
+//! | itself | 64 | a generation, two deadlines, when and how long it was loaded, grace, recency, one group, weight, hash, and 8 for its slot in a chunk |
+//! | the index | 11 to 12 | 64 for six entries, and a fourteenth to spare |
+//! | the order of eviction | 12 | |
+//! | lists of chunks | 1 | up to 7 where shards are small |
+//! | what was evicted | 6 | once something has been: two fingerprints, with when and how they left |
+//! | two or more groups | 80 | and 8 for each from three on, as if there were four, eight and so on |
 //!
-//! as requested from the allocator. With 100,000 entries of one group that is 150 bytes for each when they have just come, and
-//! 172 when others have long been evicted. A cache takes at most 12,000 bytes more, and 1,024 for each shard. One that has
-//! been emptied keeps at most 37 bytes for each entry that it held, for those to come.
+//! as requested from the allocator, on 64-bit machines. That is, for each of
 //!
-//! A group takes 150 bytes and its name while an entry or a load refers to it. What it leaves behind does not grow with the
-//! number of groups: at most 48 KiB in the registry, and 96 KiB from the first invalidation of a group on.
+//! | entries, `u64` keys, one group | just come | others long evicted |
+//! |---|---|---|
+//! | a million | 88 | 94 |
+//! | 100,000 | 89 | 96 |
+//! | 1,000, in eight shards | 116 | 140 |
 //!
-//! No read allocates, nor does a removal or an invalidation. An insert allocates the entry, and the names of groups that it is
-//! given.
+//! with all else that a cache takes: at most 12,000 bytes and 800 for each shard while it holds nothing; another 1,280 for each
+//! shard that holds anything, and a chunk of entries, half of which are vacant on average: 8 to 64, about the square root of the
+//! number that the shard is to hold; and the [places of values](#when-values-are-dropped) that wait to be dropped. A table
+//! grows to its full size once between a quarter and a half of the entries are there.
+//!
+//! The places of entries that left are for those to come. A cache that has been emptied, or whose capacity was lowered, keeps
+//! them as long as it lives: all of the above but lists of groups and, after [`Cache::run_maintenance`], the index; what keys
+//! and values own is freed. One that gets by with less from some time on is best built anew.
+//!
+//! A group takes 160 bytes and its name while an entry or a load refers to it. What it leaves behind does not grow with the
+//! number of groups: at most 48 KiB in the registry, and 64 KiB from the first invalidation of a group on.
+//!
+//! No read of a key allocates, but what [`Cache::inspect`] tells and, once, 128 bytes for a thread, which are for another when it
+//! has ended. Nor does an insert that evicts or replaces, a removal, or an invalidation but the first, in the long run:
+//! the lists of what waits to be dropped grow, and stay. A cache that fills takes chunks and tables. A group's name of more than
+//! 22 bytes is allocated for each insert that gives it, and so is the list of two or more groups.
 //!
 //! # When values are dropped
 //!
-//! A value that is replaced, removed or evicted is dropped by the call that did it, after the shard's lock is free and
-//! the removal listener has been told; or by the last reader that is looking at it. A value that died, by a deadline, a
-//! group or [`Cache::clear`], stays in memory and in [`Cache::len`] until it is found: every insert looks at four
-//! entries of its shard while there can be dead ones, one that needs room at 64 before it evicts a live one, and
-//! [`Cache::run_maintenance`] at all. No read ever drops anything.
+//! A value that is replaced, removed or evicted cannot be found any more once the call that did it returns, and the removal
+//! listener has been told. But since hits take no lock, somebody may be looking at it, and so it is dropped a little later, by
+//! one of the next writes and outside of locks. Once 512 values of the cache have come together, or a sixteenth of its capacity
+//! by weight (of less than 1,024: up to 64, and no more than a quarter), one write finds out which of them nobody looks at. From
+//! then on each value that is inserted drops one of those and takes its place, and where more leave than are inserted, each that
+//! leaves has one dropped. So at most 1,280 wait, or 5/32 of the capacity by weight; where many threads write at the same time, for a
+//! moment up to three times as many.
+//!
+//! What must be dropped at once, say because a file is to be closed, is dropped by [`Cache::run_maintenance`], unless a reader
+//! is looking at it at that moment, or something under way holds on to it: an iterator, a refresh. So is what waits in a cache
+//! that nobody writes to. A value that owns a handle to its own cache keeps that alive until then, even after it was removed.
+//!
+//! A value that died by a deadline or a group stays in memory and in [`Cache::len`] until it is found, and one that died by
+//! [`Cache::clear`] in memory alone: every insert looks at four entries of its shard while there can be dead ones, one that
+//! needs room at up to 64 before it evicts a live one, and [`Cache::run_maintenance`] at all. No read goes in search of any.
 //!
 //! # Whose code runs under a lock
 //!
-//! `Eq` of keys, and `Clone` of the value that a hit returns, under one shard's read or write lock: keep both short,
-//! and do not call the cache from them. [`Cache::with`] clones nothing. Everything else of yours (loaders, weigher,
-//! listener, codec, closures, `Drop`, wakers) runs outside all locks and may call the cache. A loader that asks for its
-//! own key gets an error, [`Reentrant`](LoadErrorKind::Reentrant), where it would wait for itself.
+//! `Eq` of keys, under one shard's lock, where a key is stored, removed, expired, missed, or looked up to be loaded and found
+//! stale: keep it short, and do not call the cache from it. Everything else of yours (loaders, weigher, listener, codec,
+//! closures, `Clone`, `Drop`, wakers) runs outside all locks and may call the cache. A loader that asks for its own key gets an error, [`Reentrant`](LoadErrorKind::Reentrant), where it would
+//! wait for itself.
 //!
 //! # Pages of a web server
 //!
@@ -197,13 +223,13 @@ mod cache;
 mod call;
 mod claim;
 mod clock;
-#[allow(dead_code, reason = "to come")]
 mod compact;
 mod entry;
 mod error;
 mod feed;
 mod flight;
 mod group;
+mod index;
 mod key;
 mod limit;
 mod load;

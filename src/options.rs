@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use self::name::Name;
 use crate::clock::{Clock, Deadline, Timestamp};
+use crate::compact::HardSpan;
 use crate::group::{Generation, Group, GroupSet, Groups};
 use crate::limit::Limit;
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -36,12 +37,13 @@ pub struct EntryOptions {
 
 impl EntryOptions {
     /// Returns options that leave everything to the cache's defaults: its deadlines and grace, its weigher, no group.
+    #[inline]
     pub fn new() -> EntryOptions {
         EntryOptions::default()
     }
 
     /// Makes the value dead `ttl` after it is stored, and never stale before. Rounded up to a millisecond, and exact as
-    /// [`CacheBuilder::soft_ttl`](crate::CacheBuilder::soft_ttl) is; zero stores a value that is dead at once.
+    /// [`CacheBuilder::hard_ttl`](crate::CacheBuilder::hard_ttl) is; zero stores a value that is dead at once.
     pub fn ttl(mut self, ttl: Duration) -> EntryOptions {
         self.lifetime = Lifetime::HardOnly(ttl);
         self
@@ -92,6 +94,7 @@ impl EntryOptions {
     }
 
     /// Looks the groups up.
+    #[inline]
     pub(crate) fn resolve(self, registry: &Groups) -> Spec {
         Spec {
             lifetime: self.lifetime,
@@ -152,6 +155,7 @@ impl Lifetime {
     }
 
     /// Returns whether nothing was said, so that the cache's defaults hold.
+    #[inline]
     pub(crate) fn is_default(self) -> bool {
         matches!(self, Lifetime::Both { soft: None, hard: None })
     }
@@ -201,7 +205,8 @@ pub(crate) struct DefaultLifetime {
 }
 
 impl DefaultLifetime {
-    /// Returns the time, and the soft and the hard deadline of a value that is stored now, the soft one never the later.
+    /// Returns the time, and the soft and the hard deadline of a value that is stored now: the hard one as an entry keeps it, and
+    /// the soft one never the later.
     pub(crate) fn deadlines(&self, own: Lifetime, clock: &Clock) -> (Timestamp, Deadline, Deadline) {
         let (soft, hard, jitter) = self.longest(own);
         // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
@@ -212,7 +217,20 @@ impl DefaultLifetime {
         let hard = shortened(hard);
         let soft = shortened(soft).min(hard);
         let now = clock.about(soft);
-        (now, Deadline::after(now, soft), Deadline::after(now, hard))
+        let hard = HardSpan::kept(now, Deadline::after(now, hard));
+        (now, Deadline::after(now, soft).min(hard), hard)
+    }
+
+    /// Returns the deadlines of all values that say nothing of theirs, unless chance has a say in them.
+    pub(crate) fn usual(&self) -> Option<UsualDeadlines> {
+        if self.jitter > 0.0 {
+            return None;
+        }
+        let start = Timestamp::from_ms(0);
+        let deadline = |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(start, ttl));
+        let soft = self.soft.into_iter().chain(self.hard).min();
+        let hard = HardSpan::kept(start, deadline(self.hard));
+        Some(UsualDeadlines { shortest: soft.unwrap_or(Duration::MAX), soft: deadline(soft).min(hard), hard })
     }
 
     /// Returns whether a value may be given these deadlines, to the millisecond, or up to `slack` less.
@@ -248,6 +266,23 @@ impl DefaultLifetime {
             #[cfg(feature = "tiered")]
             Lifetime::Left { soft, hard, .. } => (soft, hard, 0.0),
         }
+    }
+}
+
+/// What [`DefaultLifetime::deadlines`] says of values that say nothing themselves: worked out once, for every insert to use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UsualDeadlines {
+    shortest: Duration,
+    /// As if stored at the origin of time.
+    soft: Deadline,
+    hard: Deadline,
+}
+
+impl UsualDeadlines {
+    #[inline]
+    pub(crate) fn deadlines(&self, clock: &Clock) -> (Timestamp, Deadline, Deadline) {
+        let now = clock.about(self.shortest);
+        (now, self.soft.moved_by(now), self.hard.moved_by(now))
     }
 }
 
@@ -468,6 +503,33 @@ mod tests {
         assert_eq!(deadlines(CACHE, Lifetime::HardOnly(SECOND * 4)), secs(4, 4));
         assert_eq!(deadlines(CACHE, Lifetime::Never), (None, None));
         assert_eq!(deadlines(CACHE, both(Some(u64::MAX), None)), (None, None));
+    }
+
+    /// An entry keeps a hard deadline that is far away in whole seconds. Its soft one has to come no later, or the entry would be
+    /// served past the moment from which a sweep takes it for dead.
+    #[test]
+    fn a_soft_deadline_is_no_later_than_what_is_kept_of_the_hard_one() {
+        let days = |days| SECOND * 86_400 * days;
+        let month = days(30) + Duration::from_millis(999);
+        for own in [Lifetime::HardOnly(month), Lifetime::Both { soft: Some(month), hard: Some(month) }] {
+            let (clock, _time) = Clock::manual();
+            let (now, soft, hard) = CACHE.deadlines(own, &clock);
+            assert_eq!(HardSpan::kept(now, hard), hard);
+            assert!(soft <= hard && soft.remaining(now) >= Some(days(30)), "{soft:?}, {hard:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_deadlines_are_those_of_who_says_nothing() {
+        let clock = Clock::manual().0;
+        let month = SECOND * 86_400 * 30 + Duration::from_millis(999);
+        let times =
+            [None, Some(Duration::from_nanos(1)), Some(SECOND), Some(SECOND * 8), Some(month), Some(Duration::MAX)];
+        for (soft, hard) in times.into_iter().flat_map(|soft| times.map(|hard| (soft, hard))) {
+            let cache = DefaultLifetime { soft, hard, ..CACHE };
+            assert_eq!(cache.usual().unwrap().deadlines(&clock), cache.deadlines(Lifetime::default(), &clock));
+        }
+        assert!(DefaultLifetime { jitter: 0.1, ..CACHE }.usual().is_none());
     }
 
     #[test]

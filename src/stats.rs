@@ -1,10 +1,10 @@
 //! Counters: what a cache has done, gathered so that counting costs a hit next to nothing.
 
-use std::cell::Cell;
 use std::ops::Sub;
 use std::time::Duration;
 
-use crate::sync::{AtomicU64, Mutex, Ordering, Padded};
+use crate::index::Reader;
+use crate::sync::{AtomicU64, Ordering, Padded};
 use crate::watch::CacheWatch;
 
 /// Why an entry left the cache.
@@ -162,7 +162,15 @@ impl StripedCounters {
     /// Returns the counters for the calling thread to count on.
     #[inline]
     pub(crate) fn mine(&self) -> Tally<'_> {
-        let stripe = stripe::mine();
+        self.of(Reader::current())
+    }
+
+    /// Returns the counters for this thread to count on, which is the calling one.
+    #[inline]
+    pub(crate) fn of(&self, reader: Option<Reader>) -> Tally<'_> {
+        // A thread that is being torn down has no number any more, and shares the last copy. Whoever has a number after another
+        // sees what that one counted: it was handed on with a Release.
+        let stripe = reader.map_or(OWNERS, |reader| reader.number().min(OWNERS));
         Tally { counters: &self.stripes[stripe], owned: stripe < OWNERS, watch: &self.watch }
     }
 }
@@ -180,20 +188,25 @@ impl Tally<'_> {
     /// Adds one to a counter.
     #[inline]
     pub(crate) fn count(self, counter: impl FnOnce(&Counters) -> &AtomicU64) {
-        self.add(counter, 1);
-    }
-
-    #[inline]
-    fn add(self, counter: impl FnOnce(&Counters) -> &AtomicU64, amount: u64) {
         let counter = counter(self.counters);
         if self.owned {
             // A load and a store cost a fifth of an addition that locks the line, and nobody else writes here.
+            counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn add(self, counter: impl FnOnce(&Counters) -> &AtomicU64, amount: u64) {
+        let counter = counter(self.counters);
+        if self.owned {
             counter.store(counter.load(Ordering::Relaxed).saturating_add(amount), Ordering::Relaxed);
         } else {
             counter.fetch_add(amount, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     pub(crate) fn removed(self, cause: RemovalCause) {
         self.count(|counters| match cause {
             RemovalCause::Replaced => &counters.replacements,
@@ -208,62 +221,6 @@ impl Tally<'_> {
         self.count(|counters| if success { &counters.loads } else { &counters.load_failures });
         self.add(|counters| &counters.load_time_ns, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         self.watch.loaded(took, success);
-    }
-}
-
-/// Which stripe a thread counts on, in every cache.
-mod stripe {
-    use super::{Cell, Mutex, OWNERS};
-
-    const UNKNOWN: usize = usize::MAX;
-
-    thread_local! {
-        /// Without a destructor, which would make every access check whether it has run.
-        static MINE: Cell<usize> = const { Cell::new(UNKNOWN) };
-        static OWNED: Owned = Owned(take());
-    }
-
-    /// The stripes that no thread owns.
-    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-    /// The first stripe that none ever has.
-    static UNUSED: Mutex<usize> = Mutex::new(0);
-
-    #[inline]
-    pub(super) fn mine() -> usize {
-        match MINE.get() {
-            UNKNOWN => assign(),
-            stripe => stripe.min(OWNERS),
-        }
-    }
-
-    #[cold]
-    fn assign() -> usize {
-        // A thread that is being torn down has given its stripe back, and shares the last one.
-        let stripe = OWNED.try_with(|owned| owned.0).unwrap_or(OWNERS);
-        MINE.set(stripe);
-        stripe
-    }
-
-    /// Holds a thread's stripe until it ends. The next owner takes it under the same lock, and so sees all that was counted.
-    struct Owned(usize);
-
-    impl Drop for Owned {
-        fn drop(&mut self) {
-            MINE.set(OWNERS);
-            if self.0 < OWNERS {
-                FREE.lock().push(self.0);
-            }
-        }
-    }
-
-    fn take() -> usize {
-        if let Some(stripe) = FREE.lock().pop() {
-            return stripe;
-        }
-        let mut unused = UNUSED.lock();
-        let stripe = *unused;
-        *unused = (stripe + 1).min(OWNERS);
-        stripe
     }
 }
 

@@ -10,14 +10,15 @@ use equivalent::Equivalent;
 use crate::ToKey;
 use crate::budget::{Budget, Grant};
 use crate::claim::Claim;
-use crate::clock::{AtomicDeadline, Clock, Deadline};
-use crate::compact::{Micros, Millis};
-use crate::entry::{Entry, Freshness, Judge, Meta, Seat};
+use crate::clock::{AtomicDeadline, Clock, Deadline, Timestamp};
+use crate::compact::{HardSpan, Micros, Millis, U48};
+use crate::entry::{Entry, Freshness, Handle, Judge, Meta};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
 use crate::group::{AtomicGeneration, Generation, Group, GroupSet, Groups};
+use crate::index::{Index, Resident, Unlinked};
 use crate::limit::Observer;
-use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Spec, Validator};
+use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Spec, UsualDeadlines, Validator};
 use crate::policy::{Arrival, Recency};
 use crate::shard::{Leaving, Shard};
 use crate::stats::{RemovalCause, Stats, StripedCounters, Tally};
@@ -37,16 +38,17 @@ pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>
 /// call, as long as the value is fresh anyway.
 const RETRY_AHEAD: Duration = Duration::from_secs(1);
 
-/// The lowest hash bit that chooses a shard: above those that the table of a shard takes for its slots, below the seven
-/// that it takes for its tags.
-const SHARD_BITS_FROM: u32 = 40;
-
 /// A cache without its hasher: what claims and loads hold on to.
 pub(crate) struct Store<K, V> {
+    /// Finds entries without the shards' locks. Only what it finds counts: who finds none looks again under the lock.
+    index: Index<Entry<K, V>>,
     shards: Box<[Lock<K, V>]>,
     budget: Budget,
     pub(crate) root: Arc<Group>,
     counters: StripedCounters,
+    /// The deadlines and the grace of values that say nothing of theirs.
+    usual_deadlines: Option<UsualDeadlines>,
+    usual_grace: Millis,
     pub(crate) settings: Settings<K, V>,
 }
 
@@ -78,16 +80,16 @@ impl<K, V> Settings<K, V> {
         }
     }
 
-    /// Returns how long before its soft deadline a value is due, which is fresh for `soft` from now on.
-    fn ahead_of(&self, lifetime: Lifetime, soft: Option<Duration>) -> Millis {
-        let Some(RefreshAhead::After(part)) = self.refresh_ahead else { return Millis::new(Duration::ZERO) };
-        let whole = match lifetime {
-            // A copy was fresh for a while elsewhere.
+    /// Returns what is to be remembered of a load that took `cost`, for the refresh ahead of the soft deadline: see [`Meta::lead`].
+    fn lead_of(&self, lifetime: Lifetime, cost: Duration) -> Micros {
+        match (self.refresh_ahead, lifetime) {
             #[cfg(feature = "tiered")]
-            Lifetime::Left { soft_ttl, .. } => soft_ttl,
-            _ => soft,
-        };
-        Millis::new(whole.map_or(Duration::ZERO, |whole| whole.mul_f64(1.0 - part)))
+            (Some(RefreshAhead::After(part)), Lifetime::Left { soft_ttl, .. }) => {
+                soft_ttl.map_or(Micros::ZERO, |whole| Millis::new(whole.mul_f64(1.0 - part)).in_units())
+            }
+            _ if cost.is_zero() => Micros::ZERO,
+            _ => Micros::new(cost),
+        }
     }
 }
 
@@ -98,9 +100,12 @@ pub(crate) enum Terms<'a, K, V> {
     /// If nothing alive is there.
     IfAbsent,
     /// If this entry is still there.
-    IfCurrent(&'a Arc<Entry<K, V>>),
+    IfCurrent(&'a Handle<K, V>),
     /// If this flight still stands, and no group of the entry was bumped after it began.
     IfStands(&'a Arc<Flight<K, V>>),
+    /// If this flight still stands, as above; and no refresh begins until then.
+    #[cfg(feature = "tiered")]
+    ToPause(&'a Arc<Flight<K, V>>, Deadline),
     /// If nothing alive is there, nobody fills the key, and there is room without another's leaving.
     ToWarm,
     /// If this flight still stands, as above, and there is room without another's leaving.
@@ -114,7 +119,7 @@ impl<'a, K, V> Terms<'a, K, V> {
         match self {
             Terms::IfStands(flight) => Some(flight),
             #[cfg(feature = "tiered")]
-            Terms::ToWarmUnder(flight) => Some(flight),
+            Terms::ToPause(flight, _) | Terms::ToWarmUnder(flight) => Some(flight),
             Terms::Always | Terms::IfAbsent | Terms::IfCurrent(_) | Terms::ToWarm => None,
         }
     }
@@ -125,6 +130,8 @@ impl<'a, K, V> Terms<'a, K, V> {
             Terms::ToWarm => true,
             #[cfg(feature = "tiered")]
             Terms::ToWarmUnder(_) => true,
+            #[cfg(feature = "tiered")]
+            Terms::ToPause(..) => false,
             Terms::Always | Terms::IfAbsent | Terms::IfCurrent(_) | Terms::IfStands(_) => false,
         }
     }
@@ -156,11 +163,15 @@ pub(crate) enum Look<K, V> {
 impl<K, V> Store<K, V> {
     pub(crate) fn new(capacity: u64, shards: usize, settings: Settings<K, V>) -> Store<K, V> {
         debug_assert!(shards.is_power_of_two());
+        let (index, tables) = Index::new(shards, capacity);
         Store {
-            shards: (0..shards).map(|_| Padded(RwLock::new(Shard::default()))).collect(),
+            index,
+            shards: tables.into_iter().map(|table| Padded(RwLock::new(Shard::new(table)))).collect(),
             budget: Budget::new(capacity),
             root: settings.groups.new_root(),
             counters: StripedCounters::new(CacheWatch::new(&settings.name)),
+            usual_deadlines: settings.lifetime.usual(),
+            usual_grace: Millis::new(settings.grace),
             settings,
         }
     }
@@ -206,14 +217,23 @@ impl<K, V> Store<K, V> {
 
     /// Puts the next refresh of an entry off, after one that brought nothing, and returns whether the entry answers for that
     /// one: where the cache was built so, and as long as it is alive.
-    pub(crate) fn put_off(&self, entry: &Entry<K, V>) -> bool {
+    pub(crate) fn put_off(&self, entry: &Handle<K, V>) -> bool {
         let retry_after = match (self.freshness(&entry.meta), self.settings.stale_if_error) {
             (Freshness::Dead, _) | (Freshness::Stale, None) => return false,
             (Freshness::Fresh, None) => RETRY_AHEAD,
             (Freshness::Fresh | Freshness::Stale, Some(retry_after)) => retry_after,
         };
-        entry.meta.retry_at.set(Deadline::after(self.settings.clock.now(), retry_after));
+        self.pause(entry, retry_after);
         true
+    }
+
+    /// Has no refresh of an entry begin for this long, if it is still there.
+    pub(crate) fn pause(&self, entry: &Handle<K, V>, interval: Duration) {
+        let until = Deadline::after(self.settings.clock.now(), interval);
+        let mut shard = self.shard(entry.hash).write();
+        if shard.has_entry(entry) {
+            shard.pause(entry.hash, until);
+        }
     }
 
     pub(crate) fn freshness(&self, meta: &Meta) -> Freshness {
@@ -221,8 +241,8 @@ impl<K, V> Store<K, V> {
     }
 
     /// Returns the entries of shard `index` that are alive.
-    pub(crate) fn snapshot(&self, index: usize) -> Vec<Arc<Entry<K, V>>> {
-        let mut entries: Vec<_> = self.shards[index].read().entries().cloned().collect();
+    pub(crate) fn snapshot(&self, index: usize) -> Vec<Handle<K, V>> {
+        let mut entries: Vec<_> = self.shards[index].read().entries().collect();
         entries.retain(|entry| self.freshness(&entry.meta) != Freshness::Dead);
         entries
     }
@@ -235,6 +255,7 @@ impl<K, V> Store<K, V> {
             self.budget.release(freed);
             self.dispose(leaving);
         }
+        self.index.reclaim();
     }
 
     /// Changes the capacity, and evicts until what is stored fits.
@@ -243,6 +264,7 @@ impl<K, V> Store<K, V> {
         let gathering = self.budget.gathering.lock();
         let before = self.budget.capacity();
         self.budget.set_capacity(capacity);
+        self.index.set_capacity(capacity);
         if let Some(more) = capacity.checked_sub(before) {
             self.budget.release(more);
         } else {
@@ -259,10 +281,12 @@ impl<K, V> Store<K, V> {
     }
 
     /// Tells of what left the shards, and drops it. Called without any lock.
-    pub(crate) fn dispose(&self, leaving: Leaving<K, V>) {
-        for (entry, cause) in leaving.entries {
-            self.announce(&entry, cause);
-        }
+    pub(crate) fn dispose(&self, mut leaving: Leaving<K, V>) {
+        let tally = self.tally();
+        leaving.hand_over(|entry, cause| {
+            tally.removed(cause);
+            self.tell(&entry, cause);
+        });
     }
 
     /// Counts an entry that has left, and tells the listener.
@@ -272,6 +296,7 @@ impl<K, V> Store<K, V> {
     }
 
     /// Tells the listener of an entry that has left.
+    #[inline]
     fn tell(&self, entry: &Entry<K, V>, cause: RemovalCause) {
         if let Some(listener) = &self.settings.listener {
             // A listener is told of what has happened already: its panic must not look like a failure of the operation.
@@ -323,15 +348,18 @@ impl<K, V> Store<K, V> {
         }
     }
 
-    #[inline]
     fn shard(&self, hash: u64) -> &RwLock<Shard<K, V>> {
-        let index = (hash >> SHARD_BITS_FROM) as usize & (self.shards.len() - 1);
-        &self.shards[index]
+        &self.shards[self.index.shard_of(hash)]
     }
 
     fn judge(&self) -> Judge<'_> {
         // The coarse clock never runs ahead: what it takes for dead is dead.
-        Judge { root: &self.root, groups: &self.settings.groups, now: self.settings.clock.coarse() }
+        self.judge_at(self.settings.clock.coarse())
+    }
+
+    /// Returns what takes those for dead who are at `now`, a moment that has been.
+    fn judge_at(&self, now: Timestamp) -> Judge<'_> {
+        Judge { root: &self.root, groups: &self.settings.groups, now }
     }
 
     /// Returns whether `flight` still keeps others from filling its key.
@@ -354,12 +382,12 @@ impl<K, V> Store<K, V> {
         let Some(ahead) = self.settings.refresh_ahead else { return false };
         let soft = meta.soft.get();
         let before = match ahead {
-            RefreshAhead::After(_) => meta.ahead.get(),
+            RefreshAhead::After(part) => meta.ahead(part),
             // The logarithm of a number from (0, 1]: that of 0 would make every entry due.
             RefreshAhead::AtRandom(beta) => {
                 let luck = -(1.0 - fastrand::f64()).ln();
                 // What cannot be said in a `Duration` is due.
-                Duration::try_from_secs_f64(meta.load_cost.get().as_secs_f64() * beta * luck).unwrap_or(Duration::MAX)
+                Duration::try_from_secs_f64(meta.lead.get().as_secs_f64() * beta * luck).unwrap_or(Duration::MAX)
             }
         };
         !before.is_zero() && soft.remaining(self.settings.clock.near(soft)).is_some_and(|left| left <= before)
@@ -374,7 +402,7 @@ impl<K, V> Store<K, V> {
 
     /// Returns whether this very entry is still in its shard.
     #[cfg(feature = "tiered")]
-    pub(crate) fn is_current(&self, entry: &Arc<Entry<K, V>>) -> bool {
+    pub(crate) fn is_current(&self, entry: &Handle<K, V>) -> bool {
         self.shard(entry.hash).read().has_entry(entry)
     }
 
@@ -429,9 +457,62 @@ impl<K: Send + Sync, V: Send + Sync> Observer for Store<K, V> {
 }
 
 impl<K: Eq, V> Store<K, V> {
-    /// Calls `f` with the entry of `key`, unless it is absent or dead. Runs under the shard's read lock.
+    /// Reads as [`read`](Self::read) does for a caller, who is counted, and whose hit keeps the entry from being evicted.
     #[inline]
-    pub(crate) fn read<Q, R>(&self, hash: u64, key: &Q, f: impl FnOnce(&Arc<Entry<K, V>>, Freshness) -> R) -> Option<R>
+    pub(crate) fn hit<Q, R>(&self, hash: u64, key: &Q, f: impl FnOnce(&Entry<K, V>) -> R) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        // Once for the search and for the counters.
+        let reader = self.index.reader();
+        let tally = self.counters.of(reader);
+        let shard = self.index.shard_of(hash);
+        let found =
+            reader.and_then(|reader| self.index.find_by(reader, shard, hash, |entry| key.equivalent(&entry.key)));
+        let Some(entry) = found else { return self.hit_locked(tally, hash, key, f) };
+        // Straight to what nearly every call is for.
+        if entry.meta.is_fresh(&self.settings.groups, &self.root, &self.settings.clock) {
+            entry.meta.recency.touch();
+            tally.count(|counters| &counters.hits_fresh);
+            return Some(f(&entry));
+        }
+        self.hit_entry(tally, &entry, f)
+    }
+
+    /// Reads as [`hit`](Self::hit) does what was not found without the lock: as a rule it is not there.
+    #[inline(never)]
+    fn hit_locked<Q, R>(&self, tally: Tally<'_>, hash: u64, key: &Q, f: impl FnOnce(&Entry<K, V>) -> R) -> Option<R>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        match self.find_locked(hash, key) {
+            Some(entry) => self.hit_entry(tally, &entry, f),
+            None => {
+                tally.count(|counters| &counters.misses);
+                None
+            }
+        }
+    }
+
+    /// Reads as [`hit`](Self::hit) does what may be stale or dead.
+    #[inline(never)]
+    fn hit_entry<R>(&self, tally: Tally<'_>, entry: &Entry<K, V>, f: impl FnOnce(&Entry<K, V>) -> R) -> Option<R> {
+        let freshness = self.freshness(&entry.meta);
+        tally.count(|counters| match freshness {
+            Freshness::Fresh => &counters.hits_fresh,
+            Freshness::Stale => &counters.hits_stale,
+            Freshness::Dead => &counters.misses,
+        });
+        if freshness == Freshness::Dead {
+            return None;
+        }
+        entry.meta.recency.touch();
+        Some(f(entry))
+    }
+
+    /// Calls `f` with the entry of `key`, unless it is absent or dead. Runs outside of locks.
+    #[inline]
+    pub(crate) fn read<Q, R>(&self, hash: u64, key: &Q, f: impl FnOnce(&Entry<K, V>, Freshness) -> R) -> Option<R>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -445,21 +526,56 @@ impl<K: Eq, V> Store<K, V> {
         hash: u64,
         key: &Q,
         usable: impl FnOnce(&Meta) -> bool,
-        f: impl FnOnce(&Arc<Entry<K, V>>, Freshness) -> R,
+        f: impl FnOnce(&Entry<K, V>, Freshness) -> R,
     ) -> Option<R>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let shard = self.shard(hash).read();
-        let entry = shard.find(hash, key).filter(|entry| usable(&entry.meta))?;
-        match self.freshness(&entry.meta) {
-            Freshness::Dead => None,
-            freshness => Some(f(entry, freshness)),
+        let read = |entry: &Entry<K, V>| {
+            if !usable(&entry.meta) {
+                return None;
+            }
+            match self.freshness(&entry.meta) {
+                Freshness::Dead => None,
+                freshness => Some(f(entry, freshness)),
+            }
+        };
+        match self.index.find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key)) {
+            Some(entry) => read(&entry),
+            None => self.find_locked(hash, key).and_then(|entry| read(&entry)),
         }
     }
 
-    /// Makes an entry of `value`, weighed and dated now.
-    pub(crate) fn entry(
+    /// Returns the entry of `key`, unless it is absent, not `usable`, or dead.
+    pub(crate) fn find_if<Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        usable: impl FnOnce(&Meta) -> bool,
+    ) -> Option<(Handle<K, V>, Freshness)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let entry = match self.index.find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key)) {
+            Some(entry) => entry.handle(),
+            None => self.find_locked(hash, key)?,
+        };
+        let freshness = if usable(&entry.meta) { self.freshness(&entry.meta) } else { Freshness::Dead };
+        (freshness != Freshness::Dead).then_some((entry, freshness))
+    }
+
+    /// Returns the entry of `key`, by a look under the lock: one without it may have missed it on its way to another place.
+    #[cold]
+    fn find_locked<Q>(&self, hash: u64, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.shard(hash).read().find(hash, key).map(Resident::handle)
+    }
+
+    /// Makes an entry of `value`, weighed and dated now. Drops no other where it is `CLAIMED`: made by a thread that has a
+    /// claim, for which a `Drop` that asks for the claimed key would wait.
+    pub(crate) fn entry<const CLAIMED: bool>(
         &self,
         hash: u64,
         key: K,
@@ -467,54 +583,55 @@ impl<K: Eq, V> Store<K, V> {
         born: Generation,
         spec: Spec,
         cost: Duration,
-    ) -> Arc<Entry<K, V>> {
+    ) -> Handle<K, V> {
         let settings = &self.settings;
         let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
         #[cfg(feature = "tiered")]
         let is_copy = matches!(spec.lifetime, Lifetime::Left { .. });
         let lifetime = settings.lifetime_of(spec.lifetime, &value);
-        let (now, soft, hard) = settings.lifetime.deadlines(lifetime, &settings.clock);
+        let (now, soft, hard) = match &self.usual_deadlines {
+            Some(usual) if lifetime.is_default() => usual.deadlines(&settings.clock),
+            _ => settings.lifetime.deadlines(lifetime, &settings.clock),
+        };
         let meta = Meta {
             born: AtomicGeneration::new(born),
             soft: AtomicDeadline::new(soft),
-            hard,
-            retry_at: AtomicDeadline::new(Deadline::PASSED),
+            hard: HardSpan::between(now, hard),
             groups: spec.groups,
             recency: Recency::default(),
             #[cfg(feature = "tiered")]
             is_own: !is_copy,
             weight: weight.max(1),
-            created: now,
-            grace: Millis::new(spec.grace.unwrap_or(settings.grace)),
-            load_cost: Micros::new(cost),
-            ahead: settings.ahead_of(lifetime, soft.remaining(now)),
+            created_ms: U48::new(now.as_ms()),
+            grace: spec.grace.map_or(self.usual_grace, Millis::new),
+            lead: settings.lead_of(lifetime, cost),
         };
-        Arc::new(Entry { key, value, meta, hash, seat: Seat::default() })
+        let shard = self.index.shard_of(hash);
+        let entry = Entry { key, value, meta, hash };
+        if CLAIMED { self.index.make_without_drops(shard, entry) } else { self.index.make(shard, entry) }
     }
 
     /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.
-    pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Arc<Entry<K, V>> {
+    pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Handle<K, V> {
         let weight = self.settings.weigher.as_ref().map_or(old.weight, |weigh| weigh(&key, &value));
         let meta = Meta {
             born: AtomicGeneration::new(old.born.get()),
             soft: AtomicDeadline::new(old.soft.get()),
             hard: old.hard,
-            retry_at: AtomicDeadline::new(Deadline::PASSED),
             groups: old.groups.clone(),
             recency: Recency::default(),
             #[cfg(feature = "tiered")]
             is_own: old.is_own,
             weight: weight.max(1),
-            created: old.created,
+            created_ms: old.created_ms,
             grace: old.grace,
-            load_cost: old.load_cost,
-            ahead: old.ahead,
+            lead: old.lead,
         };
-        Arc::new(Entry { key, value, meta, hash, seat: Seat::default() })
+        self.index.make(self.index.shard_of(hash), Entry { key, value, meta, hash })
     }
 
     /// Stores an entry on these terms, or says why not, and counts it. Where it was not stored, the caller's is the only handle.
-    pub(crate) fn admit(&self, entry: &Arc<Entry<K, V>>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, entry: &Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
         let admitted = self.place(entry, terms);
         self.count_admitted(&admitted);
         admitted
@@ -530,7 +647,7 @@ impl<K: Eq, V> Store<K, V> {
     }
 
     /// Stores an entry as [`admit`](Self::admit) does, without counting it: a copy, or an attempt that others may follow.
-    pub(crate) fn place(&self, entry: &Arc<Entry<K, V>>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
+    pub(crate) fn place(&self, entry: &Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
         let mut leaving = Leaving::default();
         let admitted = self.try_admit(entry, terms, &mut leaving);
         // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
@@ -543,7 +660,7 @@ impl<K: Eq, V> Store<K, V> {
     /// had that done before.
     pub(crate) fn warm(
         &self,
-        entry: &Arc<Entry<K, V>>,
+        entry: &Handle<K, V>,
         terms: &Terms<'_, K, V>,
         reclaimed: &mut bool,
     ) -> Result<(), Refusal> {
@@ -558,7 +675,7 @@ impl<K: Eq, V> Store<K, V> {
 
     fn try_admit(
         &self,
-        entry: &Arc<Entry<K, V>>,
+        entry: &Handle<K, V>,
         terms: &Terms<'_, K, V>,
         leaving: &mut Leaving<K, V>,
     ) -> Result<(), Refusal> {
@@ -569,9 +686,11 @@ impl<K: Eq, V> Store<K, V> {
             return Err(Refusal::Rejected(Rejected { weight, capacity }));
         }
         // Dead on arrival, by a deadline of zero: it takes the place of what was there, and nothing makes room for it.
-        if entry.meta.hard.has_passed(entry.meta.created) {
+        if entry.meta.hard().has_passed(entry.meta.created()) {
             self.displace(entry, terms, leaving)?;
-            leaving.entries.push((entry.clone(), RemovalCause::Expired));
+            // Told of after what it displaced.
+            leaving.hand_over(|entry, cause| self.announce(&entry, cause));
+            self.announce(entry, RemovalCause::Expired);
             return Ok(());
         }
         let mut grant = self.budget.take(weight);
@@ -592,14 +711,18 @@ impl<K: Eq, V> Store<K, V> {
                 }
                 continue;
             }
-            let judge = self.judge();
+            let judge = self.judge_at(entry.meta.created());
             let (freed, arrival) = Self::take_out(&mut shard, entry, terms, &judge, leaving);
             grant.add(freed);
             let mut arrival = arrival.unwrap_or_else(|| shard.arrive(entry.hash));
             let missing = weight.saturating_sub(grant.weight());
             grant.add(shard.make_room(missing, Some(&mut arrival), &judge, leaving));
             grant.spend(weight);
-            shard.insert(entry.clone(), arrival, &self.root);
+            shard.insert(entry, arrival, &judge, || capacity / self.shards.len() as u64);
+            #[cfg(feature = "tiered")]
+            if let Terms::ToPause(_, until) = terms {
+                shard.pause(entry.hash, *until);
+            }
             grant.add(shard.sweep_in_passing(&judge, leaving));
             return Ok(());
         }
@@ -608,7 +731,7 @@ impl<K: Eq, V> Store<K, V> {
     /// Removes what an entry was to replace that cannot be stored itself.
     fn displace(
         &self,
-        entry: &Arc<Entry<K, V>>,
+        entry: &Handle<K, V>,
         terms: &Terms<'_, K, V>,
         leaving: &mut Leaving<K, V>,
     ) -> Result<(), Refusal> {
@@ -635,7 +758,11 @@ impl<K: Eq, V> Store<K, V> {
             Some(flight) => {
                 shard.end_flight(flight);
             }
-            None => leaving.flights.extend(shard.fence(entry.hash, &entry.key)),
+            None => {
+                if let Some(flight) = shard.fence(entry.hash, &entry.key) {
+                    leaving.flights.push(flight);
+                }
+            }
         }
         if let Terms::IfCurrent(old) = terms {
             // Again, now that nobody can move it any more: it may have been expired while its successor was made.
@@ -644,7 +771,7 @@ impl<K: Eq, V> Store<K, V> {
         let Some((old, arrival)) = shard.succeed(entry.hash, &entry.key) else { return (0, None) };
         let weight = old.meta.weight;
         let cause = judge.cause_of_death(&old.meta).unwrap_or(RemovalCause::Replaced);
-        leaving.entries.push((old, cause));
+        leaving.push(old, cause);
         (weight, Some(arrival))
     }
 
@@ -660,10 +787,10 @@ impl<K: Eq, V> Store<K, V> {
         match terms {
             Terms::Always => true,
             Terms::IfAbsent => is_absent(),
-            Terms::IfCurrent(old) => current().is_some_and(|known| Arc::ptr_eq(known, old)),
+            Terms::IfCurrent(old) => shard.has_entry(old),
             Terms::IfStands(flight) => stands(flight),
             #[cfg(feature = "tiered")]
-            Terms::ToWarmUnder(flight) => stands(flight),
+            Terms::ToPause(flight, _) | Terms::ToWarmUnder(flight) => stands(flight),
             // A load that is under way will bring what is newer.
             Terms::ToWarm => {
                 let flight = shard.flight(entry.hash, &entry.key);
@@ -673,7 +800,7 @@ impl<K: Eq, V> Store<K, V> {
     }
 
     /// Removes the entry of `key` and fences its flight. Returns the entry, unless it was dead.
-    pub(crate) fn remove<Q>(&self, hash: u64, key: &Q) -> Option<Arc<Entry<K, V>>>
+    pub(crate) fn remove<Q>(&self, hash: u64, key: &Q) -> Option<Unlinked<Entry<K, V>>>
     where
         Q: Equivalent<K> + ?Sized,
     {
@@ -704,6 +831,9 @@ impl<K: Eq, V> Store<K, V> {
             }
             _ => false,
         };
+        if alive {
+            shard.end_pause(hash);
+        }
         drop(shard);
         drop(flight);
         alive
@@ -711,27 +841,32 @@ impl<K: Eq, V> Store<K, V> {
 
     /// Removes this very entry, which was [placed](Self::place) and is not to count; returns whether it was still there.
     #[cfg(feature = "tiered")]
-    pub(crate) fn withdraw(&self, entry: &Arc<Entry<K, V>>) -> bool {
+    pub(crate) fn withdraw(&self, entry: &Handle<K, V>) -> bool {
         let withdrawn = self.shard(entry.hash).write().remove_entry(entry);
-        if withdrawn {
+        if withdrawn.is_some() {
             self.budget.release(entry.meta.weight);
             self.tell(entry, RemovalCause::Removed);
         }
-        withdrawn
+        withdrawn.is_some()
     }
 
     /// Removes these very entries of shard `index`, as far as they are still there, and fences their flights.
-    pub(crate) fn remove_entries(&self, index: usize, entries: Vec<Arc<Entry<K, V>>>) {
+    pub(crate) fn remove_entries(&self, index: usize, entries: Vec<Handle<K, V>>) {
         let mut leaving = Leaving::default();
         // Goes back to the pool even if a comparison of keys panics half-way.
         let mut freed = self.budget.take(0);
         let mut shard = self.shards[index].write();
         // Borrowed: an entry that has left meanwhile may have its last handle here, to be dropped once the lock is free.
         for entry in &entries {
-            if shard.remove_entry(entry) {
+            if !shard.has_entry(entry) {
+                continue;
+            }
+            // First, since it compares keys: should that panic, what has left by then is in `leaving`, and is dropped once the
+            // lock is free as well.
+            leaving.flights.extend(shard.fence(entry.hash, &entry.key));
+            if let Some(entry) = shard.remove_entry(entry) {
                 freed.add(entry.meta.weight);
-                leaving.flights.extend(shard.fence(entry.hash, &entry.key));
-                leaving.entries.push((entry.clone(), RemovalCause::Removed));
+                leaving.push(entry, RemovalCause::Removed);
             }
         }
         drop(shard);
@@ -756,7 +891,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
     /// stale value, its fill takes the entry's place, and a bump of the entry's groups fences it all the same. Callers to
     /// whom the entry is usable are served from it meanwhile.
     ///
-    /// `usable` runs under the shard's read lock, once for each round. What it says may change with the time: an entry that is
+    /// `usable` may run several times, also under the shard's read lock. What it says may change with the time: an entry that is
     /// usable again by the time it is claimed is refreshed early, that is all.
     pub(crate) fn look_if<Q>(self: &Arc<Self>, hash: u64, key: &Q, usable: impl Fn(&Meta) -> bool) -> Look<K, V>
     where
@@ -764,26 +899,52 @@ impl<K: Eq, V: Clone> Store<K, V> {
     {
         // Before anything is looked at: a load that starts from what is found here is judged by this moment.
         let arrived = self.settings.groups.generation();
+        let fresh = self
+            .index
+            .find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key))
+            .filter(|entry| usable(&entry.meta) && self.freshness(&entry.meta) == Freshness::Fresh);
+        // Chance is asked once for an entry: who is to refresh it does not ask again under the lock.
+        let mut due = None;
+        if let Some(entry) = fresh {
+            if !self.is_due_early(&entry.meta) {
+                entry.meta.recency.touch();
+                return Look::Fresh(entry.value.clone());
+            }
+            due = Some(entry.handle());
+        }
+        self.look_closely(arrived, hash, key, usable, due.as_ref())
+    }
+
+    /// Looks as [`look_if`](Self::look_if) does, under the shard's lock, where flights and pauses are. Does not ask
+    /// chance again whether the entry is due that was found to be; another one may have come in its place.
+    #[cold]
+    fn look_closely<Q>(
+        self: &Arc<Self>,
+        arrived: Generation,
+        hash: u64,
+        key: &Q,
+        usable: impl Fn(&Meta) -> bool,
+        due: Option<&Handle<K, V>>,
+    ) -> Look<K, V>
+    where
+        Q: ToKey<K> + ?Sized,
+    {
         loop {
             let shard = self.shard(hash).read();
-            let found = shard.find(hash, key);
-            let alive = found.filter(|entry| usable(&entry.meta));
+            let found = shard.find(hash, key).map(Resident::handle);
+            let alive = found.as_ref().filter(|entry| usable(&entry.meta));
             let freshness = alive.map_or(Freshness::Dead, |entry| self.freshness(&entry.meta));
-            let flight = match found {
-                Some(entry) if freshness == Freshness::Fresh => {
-                    entry.meta.recency.touch();
-                    if !self.is_due_early(&entry.meta) {
-                        return Look::Fresh(entry.value.clone());
-                    }
-                    shard.flight(hash, key)
-                }
-                found => {
-                    if let (Some(entry), Freshness::Stale) = (found, freshness) {
-                        entry.meta.recency.touch();
-                    }
-                    shard.flight(hash, key)
-                }
-            };
+            if let (Some(entry), Freshness::Fresh | Freshness::Stale) = (&found, freshness) {
+                entry.meta.recency.touch();
+            }
+            if let (Some(entry), Freshness::Fresh) = (&found, freshness)
+                && !due.is_some_and(|due| due.ptr_eq(entry))
+                && !self.is_due_early(&entry.meta)
+            {
+                drop(shard);
+                return Look::Fresh(entry.value.clone());
+            }
+            let flight = shard.flight(hash, key);
             if let Some(limit) = flight.and_then(|flight| flight.overdue(&self.settings.clock)) {
                 // A moment before the timer: the load is given up before anybody else is let at the key.
                 let limit = limit.clone();
@@ -792,14 +953,13 @@ impl<K: Eq, V: Clone> Store<K, V> {
                 continue;
             }
             let busy = flight.filter(|flight| self.is_active(flight));
-            let found = found.cloned();
             if freshness == Freshness::Dead {
                 if let Some(flight) = busy {
                     return Look::Busy(flight.join(arrived));
                 }
             } else if let Some(entry) = &found {
-                let retry_at = entry.meta.retry_at.get();
-                if busy.is_some() || !self.settings.clock.has_passed(retry_at) {
+                let paused_until = shard.paused_until(hash);
+                if busy.is_some() || !self.settings.clock.has_passed(paused_until) {
                     drop(shard);
                     return Self::seen(freshness, entry.value.clone(), None);
                 }
@@ -827,7 +987,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
         let born = self.settings.groups.generation();
         loop {
             let shard = self.shard(hash).read();
-            let found = shard.find(hash, key).cloned();
+            let found = shard.find(hash, key).map(Resident::handle);
             let flight = shard.flight(hash, key).cloned();
             drop(shard);
             match flight {
@@ -856,7 +1016,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
         hash: u64,
         key: &Q,
         born: Generation,
-        found: Option<&Arc<Entry<K, V>>>,
+        found: Option<&Handle<K, V>>,
         freshness: Freshness,
     ) -> Option<Claim<K, V>>
     where
@@ -872,12 +1032,14 @@ impl<K: Eq, V: Clone> Store<K, V> {
         let entry_key = key.to_key();
 
         let mut shard = self.shard(hash).write();
-        let unchanged = match (shard.find(hash, key), found) {
-            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
-            (None, None) => true,
-            _ => false,
+        let unchanged = match found {
+            Some(then) => shard.has_entry(then),
+            None => shard.find(hash, key).is_none(),
         };
-        if !unchanged || shard.flight(hash, key).is_some_and(|flight| self.is_active(flight)) {
+        // One that is overdue is given up before its key is claimed anew, or two loads would run: whoever looks again does it.
+        let is_taken =
+            |flight: &Arc<Flight<K, V>>| self.is_active(flight) || flight.overdue(&self.settings.clock).is_some();
+        if !unchanged || shard.flight(hash, key).is_some_and(is_taken) {
             return None;
         }
         // A holder that seems to have vanished, or whose load was overtaken by a bump: its ticket is void from here on.
@@ -915,7 +1077,7 @@ mod tests {
         let weight = if fastrand::u8(..20) == 0 { fastrand::u64(..200) } else { fastrand::u64(..8) };
         let ttl = Duration::from_millis(fastrand::u64(1..100));
         let options = || EntryOptions::new().weight(weight).groups([&group]);
-        match fastrand::u8(..26) {
+        match fastrand::u8(..27) {
             0..6 => ignore(cache.insert_with(key, key, options())),
             6..8 => ignore(cache.insert_with(key, key, options().ttl(ttl))),
             8 => ignore(cache.remove(&key)),
@@ -942,6 +1104,12 @@ mod tests {
             22 => cache.store.remove_hash(cache.hash(&key)),
             #[cfg(feature = "tiered")]
             23 => cache.store.expire_hash(cache.hash(&key)),
+            // As a refresh that failed would. A pause that outlived its entry would stay for good, and there is no bound to those.
+            24 => {
+                if let Some((entry, _)) = cache.store.find_if(cache.hash(&key), &key, |_| true) {
+                    cache.store.pause(&entry, ttl);
+                }
+            }
             _ => ignore(cache.get(&key)),
         }
     }

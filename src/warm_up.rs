@@ -3,10 +3,9 @@
 use std::hash::{BuildHasher, Hash};
 
 use crate::cache::Cache;
-use crate::entry::Entry;
+use crate::entry::Handle;
 use crate::options::EntryOptions;
 use crate::store::{Refusal, Terms};
-use crate::sync::Arc;
 
 impl<K, V, S> Cache<K, V, S>
 where
@@ -55,7 +54,7 @@ where
     pub(crate) fn warm_up_by(
         &self,
         entries: impl IntoIterator<Item = (K, V, EntryOptions)>,
-        place: impl Fn(&Arc<Entry<K, V>>, &mut bool) -> Result<(), Refusal>,
+        place: impl Fn(&Handle<K, V>, &mut bool) -> Result<(), Refusal>,
     ) -> usize {
         let mut entries = entries.into_iter();
         let (mut stored, mut reclaimed) = (0, false);
@@ -66,7 +65,7 @@ where
             #[cfg_attr(not(feature = "tiered"), expect(unused_mut))]
             let mut entry = self.entry(key, value, born, options);
             #[cfg(feature = "tiered")]
-            if let Some(entry) = Arc::get_mut(&mut entry) {
+            if let Some(entry) = entry.get_mut() {
                 // Nobody knows when the value was read: once the trust lease has lapsed, it does not count.
                 entry.meta.is_own = false;
             }

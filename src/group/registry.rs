@@ -122,7 +122,8 @@ impl Groups {
     /// Returns how many bumps have touched what can have entries: a group that was known, or a root.
     #[inline]
     pub(crate) fn effective_bumps(&self) -> u64 {
-        // Acquire pairs with the Release in `count_effective`: a sweep that sees a bump here sees its group moved.
+        // Acquire pairs with the Release in `count_effective`: a sweep that sees a bump here sees its group moved, and so does
+        // whoever asks `settled` of an entry that comes after the sweep, which will not hear of that bump again.
         self.0.counters.effective_bumps.load(Ordering::Acquire)
     }
 
@@ -144,8 +145,8 @@ impl Groups {
         root.mark(Bump::Kill, generation);
         counters.begin(generation);
         root.touch(generation);
-        counters.count_effective();
         counters.settle(generation);
+        counters.count_effective();
     }
 }
 
@@ -241,7 +242,7 @@ impl Counters {
     }
 
     fn count_effective(&self) {
-        // After the group was raised; Release pairs with the Acquire in `Groups::effective_bumps`.
+        // After the bump has settled; Release pairs with the Acquire in `Groups::effective_bumps`.
         self.effective_bumps.store(self.effective_bumps.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
@@ -308,17 +309,21 @@ impl Registry {
         // The floor moves whether the group is known or not, and before the look at the names: a group that dies between
         // two looks takes its generations with it, and one that is interned meanwhile starts from the floor.
         self.raise_floor(hash, bump, generation);
-        let known = self
-            .stripe(hash)
-            .lock()
+        let names = self.stripe(hash).lock();
+        let known = names
             .find(hash, |known| self.naming.is((known.hash, &known.name), hash, name))
             .and_then(|known| known.group.upgrade());
         if let Some(group) = &known {
             group.mark(bump, generation);
             group.touch(generation);
+        }
+        // Under the lock: a bump of a name that is not known counts for nothing below, and so who interns it from here on, and
+        // adds an entry from before the bump, has to see that it has settled.
+        self.counters.settle(generation);
+        drop(names);
+        if known.is_some() {
             self.counters.count_effective();
         }
-        self.counters.settle(generation);
         // Before `known`, which may be the last holder of the group by now and has it forgotten.
         drop(turn);
     }
@@ -369,7 +374,7 @@ impl Registry {
             known.remove();
         }
         // A burst of names gives its memory back; the factor keeps the table from shrinking and growing in turns.
-        if names.capacity() > 64 && names.len() < names.capacity() / 8 {
+        if names.capacity() > 32 && names.len() < names.capacity() / 8 {
             let room = names.len() * 2;
             names.shrink_to(room, |known| known.hash);
         }
@@ -450,10 +455,14 @@ mod tests {
         for name in 0..100_000 {
             drop(groups.intern(&name.to_string()));
         }
-        let held: Vec<_> = (0..100_000).map(|name| groups.intern(&name.to_string())).collect();
-        drop(held);
-        assert!(groups.is_empty());
-        assert!(groups.0.stripes.iter().all(|stripe| stripe.lock().capacity() < 128));
+        // However many there were at once: the guide says how much is kept for those to come.
+        for names in [100, 500, 1_000, 1_400, 2_000, 3_000, 100_000] {
+            let held: Vec<_> = (0..names).map(|name| groups.intern(&name.to_string())).collect();
+            drop(held);
+            assert!(groups.is_empty());
+            let kept: usize = groups.0.stripes.iter().map(|stripe| stripe.lock().allocation_size()).sum();
+            assert!(kept <= 48 << 10, "{kept} bytes are kept of {names} names");
+        }
     }
 
     #[test]
@@ -520,6 +529,64 @@ mod tests {
         });
     }
 
+    /// A sweep may begin between the two counters of a bump. Were the bump counted before it has settled, the sweep would take
+    /// all entries of the group for such as the bump does not concern, and no later one would look again.
+    #[test]
+    fn a_bump_that_a_sweep_has_heard_of_is_seen_in_all_entries() {
+        let groups = Groups::new();
+        let root = groups.new_root();
+        let mine: GroupSet = [groups.intern("mine")].into_iter().collect();
+        let counters = &groups.0.counters;
+        let missed = beside_bumps(&groups, "mine", 10_000_000, || {
+            // Both begin with the first bump, and every bump here counts: those that were heard of have settled.
+            let heard = counters.effective_bumps.load(Ordering::Acquire);
+            counters.settled.load(Ordering::Acquire) <= heard
+        });
+        assert_eq!(missed, None);
+        let born = AtomicGeneration::new(groups.generation());
+        groups.invalidate("mine");
+        assert!(!groups.settled(&born, &root, &mine));
+    }
+
+    /// A name that nobody knows comes into being while it is bumped, with an entry from before that. No sweep hears of such a
+    /// bump, so whoever adds the entry has to see that it is dead.
+    #[test]
+    fn a_bump_that_no_sweep_hears_of_is_seen_by_who_adds_an_entry() {
+        let groups = Groups::new();
+        let root = groups.new_root();
+        let missed = beside_bumps(&groups, "late", 5_000, || {
+            let born = groups.generation();
+            let entry = AtomicGeneration::new(born);
+            while groups.generation() == born {
+                std::thread::yield_now();
+            }
+            let late = [groups.intern("late")].into_iter().collect::<GroupSet>();
+            let heard = groups.effective_bumps();
+            let taken_for_alive = groups.settled(&entry, &root, &late);
+            // Once another bump has begun, this one has returned.
+            while groups.generation() <= Generation(born.0 + 1) {
+                std::thread::yield_now();
+            }
+            taken_for_alive && groups.effective_bumps() == heard
+        });
+        assert_eq!(missed, None);
+    }
+
+    /// Has a thread bump a group all the time, and returns in which of many rounds `misses` said yes.
+    fn beside_bumps(groups: &Groups, group: &str, rounds: u32, misses: impl Fn() -> bool) -> Option<u32> {
+        let done = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) == 0 {
+                    groups.invalidate(group);
+                }
+            });
+            let missed = (0..rounds).find(|_| misses());
+            done.store(1, Ordering::Relaxed);
+            missed
+        })
+    }
+
     /// A shard counts what is older than the last clear it knows of as dead.
     #[test]
     fn who_is_born_with_a_clear_knows_of_it() {
@@ -527,11 +594,12 @@ mod tests {
         let root = groups.new_root();
         groups.bump_root(&root);
         std::thread::scope(|scope| {
-            let clears = scope.spawn(|| (0..200_000).for_each(|_| groups.bump_root(&root)));
+            let clears = scope.spawn(|| (0..2_000_000).for_each(|_| groups.bump_root(&root)));
             while !clears.is_finished() {
-                for _ in 0..100 {
-                    let born = groups.generation();
-                    assert!(root.last_kill() >= born);
+                for _ in 0..1_000 {
+                    // As `generation` and `last_kill` do, one right after the other: what is looked for lasts no longer.
+                    let born = groups.0.counters.begun.load(Ordering::Acquire);
+                    assert!(root.killed.load(Ordering::Acquire) >= born);
                 }
             }
         });

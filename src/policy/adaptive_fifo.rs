@@ -22,8 +22,9 @@
 //! under a load that never changes (Zipf 0.8), S3-FIFO is ahead by two to three points.
 
 use super::ghost::Ghost;
-use super::queue::{NodeId, QueueName, Queues};
-use super::{EvictionPolicy, Resident};
+use super::queue::{QueueName, Queues};
+use super::{EvictionPolicy, Profile, Residents};
+use crate::index::Seat;
 
 /// The small queue's target at first, and the most it can become, as shares of the weight.
 const FIRST_SHARE: f64 = 0.05;
@@ -60,8 +61,8 @@ const MAX_CONTEST_MOVES: usize = 8;
 /// A shard has no capacity of its own, since shards draw their weight from one pool. Whenever something has to leave it is as
 /// large as it may be; so its capacity is taken to be what it holds.
 #[derive(Debug)]
-pub(crate) struct AdaptiveFifo<R> {
-    queues: Queues<R>,
+pub(crate) struct AdaptiveFifo {
+    queues: Queues,
     ghost: Ghost,
     /// How many newcomers there have been, modulo 2^32: the clock of shades and stamps. The stamp of a resident tells when it
     /// came, or was last found hit.
@@ -81,7 +82,19 @@ pub(crate) enum Arrival {
     Returning(Option<u32>),
 }
 
-impl<R> Default for AdaptiveFifo<R> {
+impl Arrival {
+    /// How a key comes that was not here of late.
+    const NEW: Arrival = Arrival::Placed(QueueName::Small, 0);
+}
+
+/// A resident that may have to leave: the oldest of its queue.
+struct Oldest<'a> {
+    queue: QueueName,
+    seat: Seat,
+    profile: Profile<'a>,
+}
+
+impl Default for AdaptiveFifo {
     fn default() -> Self {
         AdaptiveFifo {
             queues: Queues::default(),
@@ -93,80 +106,45 @@ impl<R> Default for AdaptiveFifo<R> {
     }
 }
 
-impl<R: Resident> EvictionPolicy<R> for AdaptiveFifo<R> {
+impl EvictionPolicy for AdaptiveFifo {
     type Arrival = Arrival;
 
+    #[inline]
     fn arrive(&mut self, hash: u64) -> Arrival {
         self.now = self.now.wrapping_add(1);
-        self.recall(hash).unwrap_or(Arrival::Placed(QueueName::Small, 0))
+        if self.ghost.knows(hash) { self.learn(hash) } else { Arrival::NEW }
     }
 
-    fn succeed(&mut self, node: NodeId) -> (R, Arrival) {
-        let queue = self.queues.queue_of(node);
-        let resident = self.queues.take(node);
-        let count = resident.recency().count();
-        (resident, Arrival::Placed(queue, count))
+    fn succeed(&mut self, seat: Seat, residents: &impl Residents) -> Arrival {
+        let profile = residents.profile(seat);
+        let queue = self.queues.take(seat, profile.weight);
+        Arrival::Placed(queue, profile.recency.count())
     }
 
-    fn evict(&mut self, newcomer: Option<&mut Arrival>) -> Option<R> {
-        self.has_evicted = true;
-        if let Some(arrival) = newcomer
-            && let Arrival::Returning(visited) = *arrival
-        {
-            let (queue, loser) = self.contest(visited);
-            *arrival = Arrival::Placed(queue, 0);
-            if loser.is_some() {
-                return loser;
-            }
-        }
-        let target = self.target();
-        for _ in 0..MAX_MOVES {
-            let small_is_full = self.queues.weight(QueueName::Small) >= target;
-            match (self.queues.oldest(QueueName::Small), self.queues.oldest(QueueName::Main)) {
-                (Some(oldest), main) if small_is_full || main.is_none() => {
-                    if !self.promote(oldest) {
-                        return Some(self.leave(oldest));
-                    }
-                }
-                (_, Some(oldest)) => {
-                    if !self.go_round(oldest) {
-                        return Some(self.leave(oldest));
-                    }
-                }
-                (_, None) => return None,
-            }
-        }
-        // Main's residents have shown more than those of the small queue.
-        let oldest = self.queues.oldest(QueueName::Small).or_else(|| self.queues.oldest(QueueName::Main))?;
-        Some(self.leave(oldest))
-    }
-
-    fn insert(&mut self, resident: R, arrival: Arrival) -> NodeId {
-        if !self.has_evicted
-            && self.queues.weight(QueueName::Small) >= self.target()
-            && let Some(oldest) = self.queues.oldest(QueueName::Small)
-        {
-            self.queues.transfer(oldest, QueueName::Main, self.queues.stamp_of(oldest));
+    #[inline]
+    fn insert(&mut self, seat: Seat, newcomer: Profile<'_>, arrival: Arrival, residents: &impl Residents) {
+        if !self.has_evicted {
+            self.fill_main(residents);
         }
         let (queue, count) = match arrival {
             Arrival::Placed(queue, count) => (queue, count),
             // Nothing had to make room, so there was nobody to challenge.
             Arrival::Returning(_) => (QueueName::Main, 0),
         };
-        resident.recency().set(count);
-        self.queues.push(queue, self.now, resident)
+        newcomer.recency.set(count);
+        self.queues.push(queue, seat, self.now, newcomer.weight);
     }
 
-    fn remove(&mut self, node: NodeId) -> R {
-        self.queues.take(node)
+    fn remove(&mut self, seat: Seat, residents: &impl Residents) {
+        self.queues.take(seat, residents.profile(seat).weight);
     }
 
-    fn resident(&self, node: NodeId) -> Option<&R> {
-        self.queues.resident(node)
-    }
-
-    fn nodes(&self) -> usize {
-        self.queues.nodes()
+    fn evict(&mut self, newcomer: Option<&mut Arrival>, residents: &impl Residents) -> Option<Seat> {
+        self.has_evicted = true;
+        let is_lost = newcomer.is_some_and(|arrival| self.contest(arrival, residents));
+        let queue = if is_lost { QueueName::Main } else { self.next() };
+        let oldest = self.oldest(queue, residents)?;
+        if oldest.may_leave() { Some(self.let_go(&oldest)) } else { self.pass_over(residents) }
     }
 
     fn weight(&self) -> u64 {
@@ -174,22 +152,39 @@ impl<R: Resident> EvictionPolicy<R> for AdaptiveFifo<R> {
     }
 
     #[cfg(test)]
-    fn validate(&self) {
-        self.queues.validate();
+    fn len(&self) -> usize {
+        self.queues.total_len()
+    }
+
+    #[cfg(test)]
+    fn validate(&self, residents: &impl Residents) {
+        self.queues.validate(residents);
         self.ghost.validate();
         assert!((0.0..=MAX_SHARE).contains(&self.share));
     }
 }
 
-impl<R: Resident> AdaptiveFifo<R> {
-    /// Looks for a key's shade, and learns from it, if it has one that counts.
-    fn recall(&mut self, hash: u64) -> Option<Arrival> {
-        let shade = self.ghost.recall(hash, self.now)?;
+impl AdaptiveFifo {
+    /// Moves the oldest of the small queue to main, hit or not, if the small queue has no place for another.
+    #[inline(never)]
+    fn fill_main(&mut self, residents: &impl Residents) {
+        if self.queues.weight(QueueName::Small) >= self.target()
+            && let Some(oldest) = self.queues.oldest(QueueName::Small)
+        {
+            let weight = residents.profile(oldest).weight;
+            self.queues.transfer(oldest, QueueName::Main, self.queues.stamp_of(oldest), weight);
+        }
+    }
+
+    /// Learns from the shade of a key that returns, if it counts. Apart, since a newcomer would pay for its registers.
+    #[inline(never)]
+    fn learn(&mut self, hash: u64) -> Arrival {
+        let Some(shade) = self.ghost.recall(hash, self.now) else { return Arrival::NEW };
         // The ghost's time is rounded down, so a step is added to every limit.
         let (age, step) = (u64::from(shade.age), u64::from(self.ghost.step()));
         let turnover = self.queues.total_len() as u64;
         if age > MEMORY * turnover + step {
-            return None;
+            return Arrival::NEW;
         }
         match shade.queue {
             QueueName::Small => {
@@ -198,13 +193,13 @@ impl<R: Resident> AdaptiveFifo<R> {
                 if age + stay as u64 <= turnover + step {
                     self.move_target(STEP_UP);
                 }
-                Some(Arrival::Returning(Some(self.now.wrapping_sub(shade.age).wrapping_sub(stay as u32))))
+                Arrival::Returning(Some(self.now.wrapping_sub(shade.age).wrapping_sub(stay as u32)))
             }
             QueueName::Main => {
                 if 2 * age <= turnover + step {
                     self.move_target(STEP_DOWN);
                 }
-                Some(Arrival::Returning(None))
+                Arrival::Returning(None)
             }
         }
     }
@@ -216,83 +211,134 @@ impl<R: Resident> AdaptiveFifo<R> {
     }
 
     /// Returns what the small queue may weigh.
+    #[inline]
     fn target(&self) -> u64 {
-        ((self.share * self.queues.total_weight() as f64) as u64).max(1)
+        // By way of signed integers, which a processor converts at once.
+        let weight = self.queues.total_weight().min(i64::MAX as u64) as i64;
+        ((self.share * weight as f64) as i64).max(1) as u64
     }
 
-    /// Decides where a key goes that returns, and who leaves main for it, if it has to be somebody of main.
-    fn contest(&mut self, visited: Option<u32>) -> (QueueName, Option<R>) {
-        let shortage = self.queues.weight(QueueName::Small).saturating_sub(self.target());
-        let average = self.queues.total_weight() / self.queues.total_len().max(1) as u64;
-        if shortage >= average.saturating_mul(SHORTAGE).max(1) {
-            return (QueueName::Main, None);
+    /// Decides where a key goes that returns, and returns whether main's oldest has to leave for it.
+    #[inline]
+    fn contest(&mut self, arrival: &mut Arrival, residents: &impl Residents) -> bool {
+        let Arrival::Returning(visited) = *arrival else { return false };
+        let (queue, is_lost) = self.challenge(visited, residents);
+        *arrival = Arrival::Placed(queue, 0);
+        is_lost
+    }
+
+    /// What a contest is about, apart like [`learn`](Self::learn).
+    #[inline(never)]
+    fn challenge(&mut self, visited: Option<u32>, residents: &impl Residents) -> (QueueName, bool) {
+        if self.is_shortage(self.queues.weight(QueueName::Small).saturating_sub(self.target())) {
+            return (QueueName::Main, false);
         }
         for _ in 0..MAX_CONTEST_MOVES {
-            let Some(oldest) = self.queues.oldest(QueueName::Main) else { break };
-            if self.go_round(oldest) {
+            let Some(oldest) = self.oldest(QueueName::Main, residents) else { break };
+            if !oldest.may_leave() {
+                self.go_round(&oldest);
                 continue;
             }
             // The sign of the difference, since the clock goes round.
-            let is_before = |visited| (self.queues.stamp_of(oldest).wrapping_sub(visited) as i32) < 0;
+            let is_before = |visited| (self.queues.stamp_of(oldest.seat).wrapping_sub(visited) as i32) < 0;
             if visited.is_some_and(is_before) {
-                return (QueueName::Main, Some(self.leave(oldest)));
+                return (QueueName::Main, true);
             }
             break;
         }
-        (QueueName::Small, None)
+        (QueueName::Small, false)
     }
 
-    /// Moves the oldest of the small queue to main, if it was hit often enough.
-    fn promote(&mut self, oldest: NodeId) -> bool {
-        let Some(resident) = self.queues.resident(oldest) else { return false };
-        if resident.recency().count() < PROMOTION_HITS {
-            return false;
+    /// Returns whether this is [`SHORTAGE`] residents of average weight, rounded down, and anything at all.
+    fn is_shortage(&self, weight: u64) -> bool {
+        // Multiplied out, since a division is dear.
+        let residents = self.queues.total_len() as u64;
+        weight > 0 && self.queues.total_weight() < residents.saturating_mul(weight / SHORTAGE + 1)
+    }
+
+    /// Returns the queue whose oldest leaves where nobody has to for a key that returns, unless it was hit.
+    #[inline]
+    fn next(&self) -> QueueName {
+        // At least one is the target, so in a small queue that is full there is somebody.
+        let small_is_full = self.queues.weight(QueueName::Small) >= self.target();
+        if small_is_full || self.queues.len(QueueName::Main) == 0 { QueueName::Small } else { QueueName::Main }
+    }
+
+    /// Moves those that were hit, and evicts who is met then, apart like [`learn`](Self::learn).
+    #[inline(never)]
+    fn pass_over(&mut self, residents: &impl Residents) -> Option<Seat> {
+        for _ in 0..MAX_MOVES {
+            let oldest = self.oldest(self.next(), residents)?;
+            match oldest.queue {
+                _ if oldest.may_leave() => return Some(self.let_go(&oldest)),
+                QueueName::Small => self.promote(&oldest),
+                QueueName::Main => self.go_round(&oldest),
+            }
         }
-        resident.recency().set(0);
-        self.queues.transfer(oldest, QueueName::Main, self.now);
-        true
+        // Main's residents have shown more than those of the small queue.
+        let queue = if self.queues.len(QueueName::Small) > 0 { QueueName::Small } else { QueueName::Main };
+        let oldest = self.oldest(queue, residents)?;
+        Some(self.let_go(&oldest))
     }
 
-    /// Sends the oldest of main round again, one hit poorer, if it was hit.
-    fn go_round(&mut self, oldest: NodeId) -> bool {
-        let Some(resident) = self.queues.resident(oldest) else { return false };
-        let count = resident.recency().count();
-        if count == 0 {
-            return false;
-        }
-        resident.recency().set(count - 1);
-        self.queues.renew(oldest, self.now);
-        true
+    #[inline]
+    fn let_go(&mut self, oldest: &Oldest<'_>) -> Seat {
+        let turnover = self.queues.total_len();
+        self.queues.take_oldest(oldest.queue, oldest.profile.weight);
+        self.ghost.remember(oldest.profile.hash, oldest.queue, self.now, turnover);
+        oldest.seat
     }
 
-    /// Evicts a resident, and remembers it.
-    fn leave(&mut self, node: NodeId) -> R {
-        let residents = self.queues.total_len();
-        let queue = self.queues.queue_of(node);
-        let victim = self.queues.take(node);
-        self.ghost.remember(victim.hash(), queue, self.now, residents);
-        victim
+    #[inline]
+    fn oldest<'a>(&self, queue: QueueName, residents: &'a impl Residents) -> Option<Oldest<'a>> {
+        let seat = self.queues.oldest(queue)?;
+        Some(Oldest { queue, seat, profile: residents.profile(seat) })
+    }
+
+    /// Moves the oldest of the small queue to main.
+    fn promote(&mut self, oldest: &Oldest<'_>) {
+        oldest.profile.recency.set(0);
+        self.queues.transfer(oldest.seat, QueueName::Main, self.now, oldest.profile.weight);
+    }
+
+    /// Sends the oldest of main round again, one hit poorer.
+    fn go_round(&mut self, oldest: &Oldest<'_>) {
+        let recency = oldest.profile.recency;
+        recency.set(recency.count().saturating_sub(1));
+        self.queues.renew(oldest.seat, self.now);
+    }
+}
+
+impl Oldest<'_> {
+    /// Returns whether it was hit too seldom to be moved instead.
+    #[inline]
+    fn may_leave(&self) -> bool {
+        let hits = match self.queue {
+            QueueName::Small => PROMOTION_HITS,
+            QueueName::Main => 1,
+        };
+        self.profile.recency.count() < hits
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Plain, Shelf};
+    use super::super::tests::Shelf;
     use super::*;
 
     /// A shelf that has evicted once: key 0, when `capacity` was the last of the keys that came. None was hit.
-    fn full(capacity: u64) -> Shelf<AdaptiveFifo<Plain>> {
+    fn full(capacity: u64) -> Shelf<AdaptiveFifo> {
         let mut shelf = Shelf::new(capacity);
         (0..=capacity).for_each(|key| assert!(!shelf.access(key, 1)));
         assert!(!shelf.holds(0));
         shelf
     }
 
-    fn queue_of(shelf: &Shelf<AdaptiveFifo<Plain>>, key: u64) -> QueueName {
-        shelf.policy.queues.queue_of(shelf.node(key).unwrap())
+    fn queue_of(shelf: &Shelf<AdaptiveFifo>, key: u64) -> QueueName {
+        shelf.policy.queues.queue_of(shelf.seat(key).unwrap())
     }
 
-    fn lens(shelf: &Shelf<AdaptiveFifo<Plain>>) -> [usize; 2] {
+    fn lens(shelf: &Shelf<AdaptiveFifo>) -> [usize; 2] {
         [QueueName::Small, QueueName::Main].map(|queue| shelf.policy.queues.len(queue))
     }
 
@@ -328,7 +374,7 @@ mod tests {
             shelf.policy.share > before
         };
         assert!(moves(900));
-        // The ghost's time goes by steps of 16 in a cache of this size.
+        // The ghost's time goes by steps of 32 in a cache of this size.
         assert!(!moves(1_000));
     }
 
@@ -384,8 +430,31 @@ mod tests {
     }
 
     #[test]
+    fn a_shortage_is_two_residents_of_average_weight() {
+        let least = |weight: u64, weightless: u64| {
+            let mut shelf = Shelf::<AdaptiveFifo>::new(100 * weight);
+            (0..100).for_each(|key| assert!(!shelf.access(key, weight)));
+            (100..100 + weightless).for_each(|key| assert!(!shelf.access(key, 0)));
+            (0..).find(|&shortage| shelf.policy.is_shortage(shortage))
+        };
+        assert_eq!([least(1, 0), least(3, 0), least(10, 0)], [2, 6, 20].map(Some));
+        // Two of less than one, on average: anything at all, but not nothing.
+        assert_eq!(least(1, 300), Some(1));
+    }
+
+    #[test]
+    fn who_takes_a_place_inherits_its_hits() {
+        let mut shelf = full(100);
+        (0..2).for_each(|_| assert!(shelf.access(98, 1)));
+        shelf.replace(98, 1);
+        assert_eq!(queue_of(&shelf, 98), QueueName::Small);
+        (101..107).for_each(|key| assert!(!shelf.access(key, 1)));
+        assert_eq!(queue_of(&shelf, 98), QueueName::Main);
+    }
+
+    #[test]
     fn where_main_is_hit_all_over_the_small_queue_gives_way() {
-        let mut shelf = Shelf::<AdaptiveFifo<Plain>>::new(100);
+        let mut shelf = Shelf::<AdaptiveFifo>::new(100);
         (0..100).for_each(|key| assert!(!shelf.access(key, 1)));
         assert_eq!(lens(&shelf), [4, 96], "small is one short of its target");
         (0..96).for_each(|key| assert!(shelf.access(key, 1)));
@@ -407,7 +476,7 @@ mod tests {
     #[test]
     fn the_clock_may_go_round() {
         let hits_from = |now| {
-            let mut shelf = Shelf::<AdaptiveFifo<Plain>>::new(100);
+            let mut shelf = Shelf::<AdaptiveFifo>::new(100);
             shelf.policy.now = now;
             fastrand::seed(5);
             (0..20_000).filter(|_| shelf.access(fastrand::u64(..fastrand::u64(1..=1_000)), 1)).count()
@@ -418,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_loop_ten_times_larger_than_the_cache_keeps_a_part_of_itself() {
-        let mut shelf = Shelf::<AdaptiveFifo<Plain>>::new(1_000);
+        let mut shelf = Shelf::<AdaptiveFifo>::new(1_000);
         let hits = (0..200_000).filter(|access| shelf.access(access % 10_000, 1)).count();
         assert!(hits > 15_000, "{hits}");
     }

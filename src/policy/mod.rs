@@ -7,56 +7,62 @@ mod queue;
 mod s3_fifo;
 
 pub(crate) use self::adaptive_fifo::{AdaptiveFifo, Arrival};
-pub(crate) use self::queue::NodeId;
 #[cfg(test)]
 pub(crate) use self::s3_fifo::S3Fifo;
 
+use crate::index::Seat;
 use crate::sync::{AtomicU8, Ordering};
 
 /// Decides which resident of a shard is evicted.
 ///
 /// A policy owns the order of a shard's residents and runs under the shard's lock; all that a hit does is
-/// [`Recency::touch`]. It holds a handle of each resident, so that a victim is handed out, never dropped in here.
-pub(crate) trait EvictionPolicy<R: Resident>: Default {
+/// [`Recency::touch`]. It knows residents by their seats, and asks for the rest where it needs it. What it asks of a seat
+/// stays the same, recency apart, from the resident's [`insert`](Self::insert) until the call that lets go of it returns.
+pub(crate) trait EvictionPolicy: Default {
     /// How a resident that is about to come will be admitted.
     type Arrival;
 
     /// Notes that a key that has no resident is about to come.
     fn arrive(&mut self, hash: u64) -> Self::Arrival;
 
-    /// Lets go of a resident whose successor under the same key is about to come, and takes its place.
-    fn succeed(&mut self, node: NodeId) -> (R, Self::Arrival);
+    /// Lets go of a resident whose successor under the same key is about to come, and keeps its place for it.
+    fn succeed(&mut self, seat: Seat, residents: &impl Residents) -> Self::Arrival;
 
-    /// Admits a resident, and returns where it is kept.
-    fn insert(&mut self, resident: R, arrival: Self::Arrival) -> NodeId;
+    /// Admits the resident that has taken a seat, `newcomer`.
+    fn insert(&mut self, seat: Seat, newcomer: Profile<'_>, arrival: Self::Arrival, residents: &impl Residents);
 
     /// Lets go of a resident that leaves for another reason than eviction.
-    fn remove(&mut self, node: NodeId) -> R;
+    fn remove(&mut self, seat: Seat, residents: &impl Residents);
 
     /// Picks the resident that is worth the least and lets go of it, to make room for the newcomer or for something
     /// elsewhere. `None` when there is none.
-    fn evict(&mut self, newcomer: Option<&mut Self::Arrival>) -> Option<R>;
-
-    /// Returns the resident at `node`; `None` where there is none at present. For sweeps over all nodes up to
-    /// [`nodes`](Self::nodes).
-    fn resident(&self, node: NodeId) -> Option<&R>;
-
-    /// Returns one past the largest node in use.
-    fn nodes(&self) -> usize;
+    fn evict(&mut self, newcomer: Option<&mut Self::Arrival>, residents: &impl Residents) -> Option<Seat>;
 
     /// Returns the weight of all residents.
     fn weight(&self) -> u64;
 
+    /// Returns how many residents there are.
+    #[cfg(test)]
+    fn len(&self) -> usize;
+
     /// Panics unless links, lengths and weights agree.
     #[cfg(test)]
-    fn validate(&self);
+    fn validate(&self, residents: &impl Residents);
 }
 
-/// What a policy may know of an entry.
-pub(crate) trait Resident {
-    fn hash(&self) -> u64;
-    fn weight(&self) -> u64;
-    fn recency(&self) -> &Recency;
+/// The entries of a shard, as far as a policy may know them.
+pub(crate) trait Residents {
+    /// Returns what there is to know of the resident at a seat, which must be taken. Finding it costs more than what is done
+    /// with it, so a policy asks once.
+    fn profile(&self, seat: Seat) -> Profile<'_>;
+}
+
+/// What a policy may know of an entry of its shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Profile<'a> {
+    pub(crate) hash: u64,
+    pub(crate) weight: u64,
+    pub(crate) recency: &'a Recency,
 }
 
 /// How often an entry was hit of late: a counter that saturates at 3, all that a hit may write.
@@ -76,10 +82,12 @@ impl Recency {
         }
     }
 
+    #[inline]
     pub(crate) fn count(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn set(&self, count: u8) {
         self.0.store(count, Ordering::Relaxed);
     }
@@ -90,48 +98,68 @@ pub(crate) mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::sync::Arc;
 
     /// A resident that is nothing else.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Plain(Arc<(u64, u64, Recency)>);
+    #[derive(Debug)]
+    struct Plain {
+        hash: u64,
+        weight: u64,
+        recency: Recency,
+    }
 
-    impl Plain {
-        pub(crate) fn new(hash: u64, weight: u64) -> Plain {
-            Plain(Arc::new((hash, weight, Recency::default())))
+    /// How many seats are made at once. They are taken from the last to the first, so that they come in no order.
+    const MADE_AT_ONCE: usize = 64;
+
+    /// The seats of a shelf.
+    #[derive(Debug, Default)]
+    pub(crate) struct Pool {
+        seats: Vec<Option<Plain>>,
+        vacant: Vec<Seat>,
+    }
+
+    impl Pool {
+        fn seat(&mut self, hash: u64, weight: u64) -> Seat {
+            if self.vacant.is_empty() {
+                let made = self.seats.len()..self.seats.len() + MADE_AT_ONCE;
+                self.vacant.extend(made.clone().map(Seat::from_index));
+                self.seats.resize_with(made.end, || None);
+            }
+            let seat = self.vacant.pop().unwrap();
+            self.seats[seat.index()] = Some(Plain { hash, weight, recency: Recency::default() });
+            seat
+        }
+
+        fn vacate(&mut self, seat: Seat) -> Plain {
+            self.vacant.push(seat);
+            self.seats[seat.index()].take().expect("who leaves was there")
         }
     }
 
-    impl Resident for Plain {
-        fn hash(&self) -> u64 {
-            self.0.0
-        }
-
-        fn weight(&self) -> u64 {
-            self.0.1
-        }
-
-        fn recency(&self) -> &Recency {
-            &self.0.2
+    impl Residents for Pool {
+        fn profile(&self, seat: Seat) -> Profile<'_> {
+            let Plain { hash, weight, ref recency } =
+                *self.seats[seat.index()].as_ref().expect("a policy asks for residents");
+            Profile { hash, weight, recency }
         }
     }
 
     /// A cache made of a policy, which holds it to its word.
     pub(crate) struct Shelf<P> {
         pub(crate) policy: P,
+        pool: Pool,
         capacity: u64,
-        nodes: HashMap<u64, NodeId>,
+        seats: HashMap<u64, Seat>,
     }
 
-    impl<P: EvictionPolicy<Plain>> Shelf<P> {
+    impl<P: EvictionPolicy> Shelf<P> {
         pub(crate) fn new(capacity: u64) -> Shelf<P> {
-            Shelf { policy: P::default(), capacity, nodes: HashMap::new() }
+            Shelf { policy: P::default(), pool: Pool::default(), capacity, seats: HashMap::new() }
         }
 
         /// Looks for a key, and puts it there, as heavy as this, if it is not there. Returns whether it was.
         pub(crate) fn access(&mut self, key: u64, weight: u64) -> bool {
-            if let Some(&node) = self.nodes.get(&key) {
-                self.policy.resident(node).unwrap().recency().touch();
+            if let Some(&seat) = self.seats.get(&key) {
+                self.pool.profile(seat).recency.touch();
                 return true;
             }
             let arrival = self.policy.arrive(key);
@@ -141,50 +169,58 @@ pub(crate) mod tests {
 
         /// Puts another resident in a key's place.
         pub(crate) fn replace(&mut self, key: u64, weight: u64) {
-            let (old, arrival) = self.policy.succeed(self.nodes.remove(&key).unwrap());
-            assert_eq!(old.hash(), key);
+            let arrival = self.policy.succeed(self.seats[&key], &self.pool);
+            self.forget(key);
             self.admit(key, weight, arrival);
         }
 
         fn admit(&mut self, key: u64, weight: u64, mut arrival: P::Arrival) {
             while self.policy.weight() + weight > self.capacity {
-                let victim = self.policy.evict(Some(&mut arrival)).unwrap();
-                self.forget(victim.hash());
+                let victim = self.policy.evict(Some(&mut arrival), &self.pool).unwrap();
+                self.forget(self.pool.profile(victim).hash);
             }
-            let node = self.policy.insert(Plain::new(key, weight), arrival);
-            assert!(self.nodes.insert(key, node).is_none());
+            let seat = self.pool.seat(key, weight);
+            self.policy.insert(seat, self.pool.profile(seat), arrival, &self.pool);
+            assert!(self.seats.insert(key, seat).is_none());
         }
 
         pub(crate) fn remove(&mut self, key: u64) {
-            if let Some(node) = self.nodes.remove(&key) {
-                assert_eq!(self.policy.remove(node).hash(), key);
+            if let Some(&seat) = self.seats.get(&key) {
+                self.policy.remove(seat, &self.pool);
+                self.forget(key);
             }
+        }
+
+        /// Evicts a key for nobody's sake, and returns it.
+        pub(crate) fn evict(&mut self) -> Option<u64> {
+            let key = self.pool.profile(self.policy.evict(None, &self.pool)?).hash;
+            self.forget(key);
+            Some(key)
         }
 
         pub(crate) fn set_capacity(&mut self, capacity: u64) {
             self.capacity = capacity;
             while self.policy.weight() > capacity {
-                let victim = self.policy.evict(None).unwrap();
-                self.forget(victim.hash());
+                self.evict().unwrap();
             }
         }
 
         /// Notes that the policy has let a key go.
-        pub(crate) fn forget(&mut self, key: u64) {
-            let node = self.nodes.remove(&key).expect("who leaves was there");
-            assert!(self.policy.resident(node).is_none());
+        fn forget(&mut self, key: u64) {
+            let seat = self.seats.remove(&key).expect("who leaves was there");
+            assert_eq!(self.pool.vacate(seat).hash, key);
         }
 
-        pub(crate) fn node(&self, key: u64) -> Option<NodeId> {
-            self.nodes.get(&key).copied()
+        pub(crate) fn seat(&self, key: u64) -> Option<Seat> {
+            self.seats.get(&key).copied()
         }
 
         pub(crate) fn holds(&self, key: u64) -> bool {
-            self.nodes.contains_key(&key)
+            self.seats.contains_key(&key)
         }
 
-        pub(crate) fn keys(&self) -> Vec<u64> {
-            self.nodes.keys().copied().collect()
+        fn keys(&self) -> Vec<u64> {
+            self.seats.keys().copied().collect()
         }
 
         fn hits(&mut self, accesses: impl Iterator<Item = u64>) -> usize {
@@ -192,13 +228,13 @@ pub(crate) mod tests {
         }
 
         fn validate(&self) {
-            self.policy.validate();
-            let residents = self.nodes.iter().map(|(&key, &node)| {
-                let resident = self.policy.resident(node).unwrap();
-                assert_eq!(resident.hash(), key);
-                resident.weight()
+            self.policy.validate(&self.pool);
+            let residents = self.seats.iter().map(|(&key, &seat)| {
+                assert_eq!(self.pool.profile(seat).hash, key);
+                self.pool.profile(seat).weight
             });
             assert_eq!(residents.sum::<u64>(), self.policy.weight());
+            assert_eq!(self.seats.len(), self.policy.len());
             assert!(self.policy.weight() <= self.capacity);
         }
     }
@@ -212,10 +248,10 @@ pub(crate) mod tests {
     macro_rules! cases {
         ($($case:ident),* $(,)?) => {
             mod s3_fifo {
-                $(#[test] fn $case() { super::$case::<super::S3Fifo<super::Plain>>(); })*
+                $(#[test] fn $case() { super::$case::<super::S3Fifo>(); })*
             }
             mod adaptive_fifo {
-                $(#[test] fn $case() { super::$case::<super::AdaptiveFifo<super::Plain>>(); })*
+                $(#[test] fn $case() { super::$case::<super::AdaptiveFifo>(); })*
             }
         };
     }
@@ -232,7 +268,7 @@ pub(crate) mod tests {
     );
 
     /// Holds what it was given, hands each out once, and keeps its sums right.
-    fn conserves_residents<P: EvictionPolicy<Plain>>() {
+    fn conserves_residents<P: EvictionPolicy>() {
         for seed in 0..20 {
             fastrand::seed(seed);
             let mut shelf = Shelf::<P>::new(fastrand::u64(1..400));
@@ -254,12 +290,12 @@ pub(crate) mod tests {
             }
             shelf.validate();
             shelf.set_capacity(0);
-            assert!(shelf.nodes.is_empty() && shelf.policy.evict(None).is_none());
+            assert!(shelf.seats.is_empty() && shelf.evict().is_none());
             shelf.validate();
         }
     }
 
-    fn holds_any_number<P: EvictionPolicy<Plain>>() {
+    fn holds_any_number<P: EvictionPolicy>() {
         for capacity in 1..=64 {
             fastrand::seed(capacity);
             let mut shelf = Shelf::<P>::new(capacity);
@@ -272,7 +308,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn keeps_what_is_hit_through_a_scan<P: EvictionPolicy<Plain>>() {
+    fn keeps_what_is_hit_through_a_scan<P: EvictionPolicy>() {
         let mut shelf = Shelf::<P>::new(100);
         // Twice while they are in the small queue, and again in main.
         for key in 0..50 {
@@ -288,7 +324,7 @@ pub(crate) mod tests {
         assert!((0..50).all(|key| shelf.holds(key)));
     }
 
-    fn lets_a_heavy_one_go<P: EvictionPolicy<Plain>>() {
+    fn lets_a_heavy_one_go<P: EvictionPolicy>() {
         fastrand::seed(3);
         let mut shelf = Shelf::<P>::new(1_000);
         shelf.hits((0..20_000).map(|_| skewed(2_000)));
@@ -301,21 +337,16 @@ pub(crate) mod tests {
         assert!(after * 50 > before * 49, "{before} hits before, {after} after");
     }
 
-    fn moves_a_bounded_number_at_once<P: EvictionPolicy<Plain>>() {
+    fn moves_a_bounded_number_at_once<P: EvictionPolicy>() {
         let mut shelf = Shelf::<P>::new(1_000);
         for key in 0..1_000 {
             shelf.access(key, 1);
         }
         // The keys evicted first return, with everything hit, so that a policy has most to do.
         for round in 0..20 {
-            let hit = |shelf: &Shelf<P>| {
-                for &node in shelf.nodes.values() {
-                    shelf.policy.resident(node).unwrap().recency().set(3);
-                }
-            };
+            let hit = |shelf: &Shelf<P>| shelf.seats.values().for_each(|&seat| shelf.pool.profile(seat).recency.set(3));
             let unchanged = |shelf: &Shelf<P>| {
-                let count = |node: &&NodeId| shelf.policy.resident(**node).unwrap().recency().count() == 3;
-                shelf.nodes.values().filter(count).count()
+                shelf.seats.values().filter(|&&seat| shelf.pool.profile(seat).recency.count() == 3).count()
             };
             let returning = (0..2_000).find(|&key| !shelf.holds(key)).unwrap();
             hit(&shelf);
@@ -326,7 +357,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn goes_on_after_removal_of_everything<P: EvictionPolicy<Plain>>() {
+    fn goes_on_after_removal_of_everything<P: EvictionPolicy>() {
         fastrand::seed(4);
         let mut shelf = Shelf::<P>::new(100);
         let hits = |shelf: &mut Shelf<P>| shelf.hits((0..10_000).map(|_| skewed(1_000)));
@@ -341,7 +372,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn follows_the_capacity<P: EvictionPolicy<Plain>>() {
+    fn follows_the_capacity<P: EvictionPolicy>() {
         let settled = |capacities: &[u64]| {
             fastrand::seed(6);
             let mut shelf = Shelf::<P>::new(capacities[0]);
@@ -362,7 +393,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn keeps_the_place_of_who_is_replaced<P: EvictionPolicy<Plain>>() {
+    fn keeps_the_place_of_who_is_replaced<P: EvictionPolicy>() {
         let mut shelf = Shelf::<P>::new(100);
         for key in 0..20 {
             shelf.hits([key; 4].into_iter());
@@ -380,7 +411,7 @@ pub(crate) mod tests {
     /// The reason to prefer it, where no trace is at hand.
     #[test]
     fn the_adaptive_policy_hits_more_often() {
-        fn hits<P: EvictionPolicy<Plain>>(accesses: &[(u64, u64)], capacity: u64) -> usize {
+        fn hits<P: EvictionPolicy>(accesses: &[(u64, u64)], capacity: u64) -> usize {
             let mut shelf = Shelf::<P>::new(capacity);
             accesses.iter().filter(|&&(key, weight)| shelf.access(key, weight)).count()
         }
@@ -393,8 +424,8 @@ pub(crate) mod tests {
             .collect();
         let cases = [("with scans", &skewed_with_scans, 3_000), ("beside a loop", &skewed_beside_a_loop, 3_000)];
         for (name, accesses, capacity) in cases {
-            let yardstick = hits::<S3Fifo<Plain>>(accesses, capacity);
-            let adaptive = hits::<AdaptiveFifo<Plain>>(accesses, capacity);
+            let yardstick = hits::<S3Fifo>(accesses, capacity);
+            let adaptive = hits::<AdaptiveFifo>(accesses, capacity);
             assert!(adaptive > yardstick, "{name}, {capacity}: {adaptive} hits, S3-FIFO {yardstick}");
         }
     }

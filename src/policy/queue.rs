@@ -1,6 +1,8 @@
-//! The queues of residents: doubly linked lists in one slab, so that any resident can leave in constant time.
+//! The queues of residents: doubly linked lists of seats, so that any resident can leave in constant time.
 
-use super::Resident;
+#[cfg(test)]
+use super::Residents;
+use crate::index::Seat;
 
 /// The queues of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,228 +11,251 @@ pub(crate) enum QueueName {
     Main,
 }
 
-/// Where a resident is kept, until it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NodeId(u32);
+/// By how many nodes the queues grow: one insert pays for so many, and so many may lie idle, in 768 bytes.
+const CHUNK: usize = 64;
 
-impl NodeId {
-    const NONE: NodeId = NodeId(u32::MAX);
+/// How many nodes are no seat's: the anchors.
+const ANCHORS: usize = 2;
 
-    pub(crate) fn from_raw(raw: u32) -> NodeId {
-        NodeId(raw)
-    }
+/// In `prev` beside a node's number, which stays below: the node is of the main queue.
+const MAIN_BIT: u32 = 1 << 31;
 
-    pub(crate) fn to_raw(self) -> u32 {
-        self.0
-    }
-
-    pub(crate) fn from_index(index: usize) -> NodeId {
-        NodeId(u32::try_from(index).expect("a shard holds fewer than 2^32 entries"))
-    }
-
-    /// The node that closes the ring of a queue: its `next` is the oldest resident, its `prev` the newest.
-    const fn anchor(queue: QueueName) -> NodeId {
-        NodeId(queue as u32)
-    }
-
-    fn index(self) -> usize {
-        self.0 as usize
-    }
+/// Two first-in-first-out queues, and where each of their residents stands: in 12 bytes for each seat, and none before the
+/// first resident.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    /// The two anchors, then a node for each seat; nothing before the first push. What is there is never moved, however many
+    /// come.
+    #[expect(
+        clippy::vec_box,
+        reason = "a vector of arrays would be copied as it grows, and have room for as many again"
+    )]
+    chunks: Vec<Box<[Node; CHUNK]>>,
+    /// How many residents each queue has, and what they weigh: apart, since a compiler would count both at once, and slowly.
+    lens: [usize; 2],
+    weights: [u64; 2],
 }
 
-/// The slab grows by one part in this many, and not by as much again: what it has in reserve is memory that each entry pays for.
-const GROWTH: usize = 8;
-
-/// Two first-in-first-out queues, and where each of their residents stands.
-#[derive(Debug)]
-pub(super) struct Queues<R> {
-    /// The two anchors, then residents and vacancies.
-    nodes: Vec<Node<R>>,
-    first_vacant: NodeId,
-    sums: [Sum; 2],
-}
-
-/// A place in a ring. Of a vacant one, `next` is the next vacant one, and the rest means nothing.
-#[derive(Debug)]
-struct Node<R> {
-    resident: Option<R>,
-    prev: NodeId,
-    next: NodeId,
+/// A place in the ring of a queue, which an anchor closes: its `next` is the oldest resident, its `prev` the newest. Of a
+/// vacant seat it means nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    /// The number of a node, and the [`MAIN_BIT`]: the same for all of a ring, the anchor among them.
+    prev: u32,
+    next: u32,
     /// A moment of the policy's clock.
     stamp: u32,
-    queue: QueueName,
 }
 
-/// How many residents a queue has, and what they weigh.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sum {
-    len: usize,
-    weight: u64,
-}
-
-impl<R> Default for Queues<R> {
-    fn default() -> Self {
-        let anchor =
-            |queue| Node { resident: None, prev: NodeId::anchor(queue), next: NodeId::anchor(queue), stamp: 0, queue };
-        Queues {
-            nodes: vec![anchor(QueueName::Small), anchor(QueueName::Main)],
-            first_vacant: NodeId::NONE,
-            sums: [Sum::default(); 2],
+impl Queues {
+    /// Adds the resident of a seat as the newest of `queue`.
+    #[inline]
+    pub(super) fn push(&mut self, queue: QueueName, seat: Seat, stamp: u32, weight: u64) {
+        while number(seat) as usize / CHUNK >= self.chunks.len() {
+            self.grow();
         }
-    }
-}
-
-impl<R: Resident> Queues<R> {
-    /// Adds `resident` as the newest of `queue`.
-    pub(super) fn push(&mut self, queue: QueueName, stamp: u32, resident: R) -> NodeId {
-        let sum = &mut self.sums[queue as usize];
-        sum.len += 1;
-        sum.weight += resident.weight();
-        let node = Node { resident: Some(resident), prev: NodeId::NONE, next: NodeId::NONE, stamp, queue };
-        let id = if self.first_vacant == NodeId::NONE {
-            if self.nodes.len() == self.nodes.capacity() {
-                self.nodes.reserve_exact(self.nodes.len().div_ceil(GROWTH));
-            }
-            self.nodes.push(node);
-            NodeId::from_index(self.nodes.len() - 1)
-        } else {
-            let id = self.first_vacant;
-            self.first_vacant = self.node(id).next;
-            *self.node_mut(id) = node;
-            id
-        };
-        self.link(queue, id);
-        id
+        self.link(queue, number(seat), stamp);
+        self.count(queue, weight);
     }
 
-    /// Takes a resident out of its queue.
-    pub(super) fn take(&mut self, id: NodeId) -> R {
-        self.unlink(id);
-        let first_vacant = self.first_vacant;
-        let node = self.node_mut(id);
-        let resident = node.resident.take().expect("an id is handed out for a resident and given back once");
-        node.next = first_vacant;
-        let queue = node.queue;
-        self.first_vacant = id;
-        self.discount(queue, resident.weight());
-        resident
+    /// Takes a resident out of its queue, and returns which it was.
+    #[inline]
+    pub(super) fn take(&mut self, seat: Seat, weight: u64) -> QueueName {
+        let queue = self.unlink(number(seat));
+        self.discount(queue, weight);
+        queue
+    }
+
+    /// Takes the oldest resident of a queue out of it.
+    #[inline]
+    pub(super) fn take_oldest(&mut self, queue: QueueName, weight: u64) {
+        let anchor = anchor(queue);
+        let next = self.node(self.node(anchor).next).next;
+        self.node_mut(anchor).next = next;
+        self.node_mut(next).prev = anchor | main_bit(queue);
+        self.discount(queue, weight);
     }
 
     /// Makes a resident the newest of its queue.
-    pub(super) fn renew(&mut self, id: NodeId, stamp: u32) {
-        self.unlink(id);
-        let node = self.node_mut(id);
-        node.stamp = stamp;
-        let queue = node.queue;
-        self.link(queue, id);
+    pub(super) fn renew(&mut self, seat: Seat, stamp: u32) {
+        let queue = self.unlink(number(seat));
+        self.link(queue, number(seat), stamp);
     }
 
     /// Makes a resident of one queue the newest of the other.
-    pub(super) fn transfer(&mut self, id: NodeId, to: QueueName, stamp: u32) {
-        self.unlink(id);
-        let node = self.node_mut(id);
-        node.stamp = stamp;
-        let from = std::mem::replace(&mut node.queue, to);
-        let weight = node.resident.as_ref().map_or(0, Resident::weight);
+    pub(super) fn transfer(&mut self, seat: Seat, to: QueueName, stamp: u32, weight: u64) {
+        let from = self.unlink(number(seat));
         self.discount(from, weight);
-        let sum = &mut self.sums[to as usize];
-        sum.len += 1;
-        sum.weight += weight;
-        self.link(to, id);
+        self.link(to, number(seat), stamp);
+        self.count(to, weight);
     }
 
-    pub(super) fn oldest(&self, queue: QueueName) -> Option<NodeId> {
-        let oldest = self.node(NodeId::anchor(queue)).next;
-        (oldest != NodeId::anchor(queue)).then_some(oldest)
+    #[inline]
+    pub(super) fn oldest(&self, queue: QueueName) -> Option<Seat> {
+        // By its count, since before the first push there is no anchor either.
+        if self.len(queue) == 0 {
+            return None;
+        }
+        let oldest = self.node(anchor(queue)).next;
+        Some(Seat::from_index(oldest as usize - ANCHORS))
     }
 
-    pub(super) fn resident(&self, id: NodeId) -> Option<&R> {
-        self.nodes.get(id.index())?.resident.as_ref()
+    #[cfg(test)]
+    pub(super) fn queue_of(&self, seat: Seat) -> QueueName {
+        queue_of(self.node(number(seat)))
     }
 
-    pub(super) fn queue_of(&self, id: NodeId) -> QueueName {
-        self.node(id).queue
+    #[inline]
+    pub(super) fn stamp_of(&self, seat: Seat) -> u32 {
+        self.node(number(seat)).stamp
     }
 
-    pub(super) fn stamp_of(&self, id: NodeId) -> u32 {
-        self.node(id).stamp
-    }
-
+    #[inline]
     pub(super) fn len(&self, queue: QueueName) -> usize {
-        self.sums[queue as usize].len
+        self.lens[queue as usize]
     }
 
+    #[inline]
     pub(super) fn weight(&self, queue: QueueName) -> u64 {
-        self.sums[queue as usize].weight
+        self.weights[queue as usize]
     }
 
     /// Returns how many residents there are.
+    #[inline]
     pub(super) fn total_len(&self) -> usize {
-        self.sums[0].len + self.sums[1].len
+        self.lens[0] + self.lens[1]
     }
 
     /// Returns what all residents weigh.
+    #[inline]
     pub(super) fn total_weight(&self) -> u64 {
-        self.sums[0].weight + self.sums[1].weight
+        self.weights[0] + self.weights[1]
     }
 
-    /// Returns one past the largest node in use.
-    pub(super) fn nodes(&self) -> usize {
-        self.nodes.len()
+    #[inline]
+    fn count(&mut self, queue: QueueName, weight: u64) {
+        self.lens[queue as usize] += 1;
+        self.weights[queue as usize] += weight;
     }
 
+    #[inline]
     fn discount(&mut self, queue: QueueName, weight: u64) {
-        let sum = &mut self.sums[queue as usize];
-        sum.len -= 1;
-        sum.weight -= weight;
+        self.lens[queue as usize] -= 1;
+        self.weights[queue as usize] -= weight;
     }
 
-    fn link(&mut self, queue: QueueName, id: NodeId) {
-        let anchor = NodeId::anchor(queue);
-        let newest = std::mem::replace(&mut self.node_mut(anchor).prev, id);
-        self.node_mut(newest).next = id;
-        let node = self.node_mut(id);
-        (node.prev, node.next) = (newest, anchor);
+    #[inline]
+    fn link(&mut self, queue: QueueName, node: u32, stamp: u32) {
+        let anchor = anchor(queue);
+        let newest = std::mem::replace(&mut self.node_mut(anchor).prev, node | main_bit(queue));
+        self.node_mut(newest & !MAIN_BIT).next = node;
+        *self.node_mut(node) = Node { prev: newest, next: anchor, stamp };
     }
 
-    fn unlink(&mut self, id: NodeId) {
-        let node = self.node(id);
-        let (prev, next) = (node.prev, node.next);
-        self.node_mut(prev).next = next;
-        self.node_mut(next).prev = prev;
+    #[inline]
+    fn unlink(&mut self, node: u32) -> QueueName {
+        let left = *self.node(node);
+        let prev = self.node_mut(left.prev & !MAIN_BIT);
+        debug_assert_eq!(prev.next, node, "a resident is let go of once");
+        prev.next = left.next;
+        self.node_mut(left.next).prev = left.prev;
+        queue_of(&left)
     }
 
-    fn node(&self, id: NodeId) -> &Node<R> {
-        &self.nodes[id.index()]
+    #[inline]
+    fn node(&self, node: u32) -> &Node {
+        &self.chunks[node as usize / CHUNK][node as usize % CHUNK]
     }
 
-    fn node_mut(&mut self, id: NodeId) -> &mut Node<R> {
-        &mut self.nodes[id.index()]
+    #[inline]
+    fn node_mut(&mut self, node: u32) -> &mut Node {
+        &mut self.chunks[node as usize / CHUNK][node as usize % CHUNK]
     }
 
-    /// Panics unless the links of both queues run both ways, their sums are right, and all other nodes are vacant.
+    #[cold]
+    fn grow(&mut self) {
+        assert!(self.chunks.len() < MAIN_BIT as usize / CHUNK, "a shard holds fewer than 2^31 entries");
+        let mut chunk = Box::new([Node::default(); CHUNK]);
+        if self.chunks.is_empty() {
+            for queue in [QueueName::Small, QueueName::Main] {
+                let anchor = anchor(queue);
+                chunk[anchor as usize] = Node { prev: anchor | main_bit(queue), next: anchor, stamp: 0 };
+            }
+        }
+        self.chunks.push(chunk);
+    }
+
+    /// Panics unless the links of both queues run both ways, and their sums are right.
     #[cfg(test)]
-    pub(super) fn validate(&self) {
-        let mut nodes = 0;
+    pub(super) fn validate(&self, residents: &impl Residents) {
+        let nodes = self.chunks.len() * CHUNK;
+        if nodes == 0 {
+            return assert_eq!((self.lens, self.weights), ([0; 2], [0; 2]));
+        }
         for queue in [QueueName::Small, QueueName::Main] {
-            let anchor = NodeId::anchor(queue);
-            let (mut sum, mut prev, mut at) = (Sum::default(), anchor, self.node(anchor).next);
-            while at != anchor {
+            let (mut len, mut weight) = (0, 0);
+            let (mut prev, mut at) = (anchor(queue), self.node(anchor(queue)).next);
+            while at != anchor(queue) {
                 let node = self.node(at);
-                assert_eq!((node.prev, node.queue), (prev, queue));
-                sum.len += 1;
-                sum.weight += self.resident(at).expect("who is linked is there").weight();
+                assert_eq!(node.prev, prev | main_bit(queue));
+                len += 1;
+                weight += residents.profile(Seat::from_index(at as usize - ANCHORS)).weight;
+                assert!(len < nodes, "a ring that its anchor does not close");
                 (prev, at) = (at, node.next);
             }
-            assert_eq!((self.node(anchor).prev, self.sums[queue as usize]), (prev, sum));
-            nodes += 1 + sum.len;
+            assert_eq!(self.node(at).prev, prev | main_bit(queue));
+            assert_eq!((self.len(queue), self.weight(queue)), (len, weight));
         }
-        let mut vacant = self.first_vacant;
-        while vacant != NodeId::NONE {
-            assert!(self.resident(vacant).is_none());
-            vacant = self.node(vacant).next;
-            nodes += 1;
+    }
+}
+
+/// Returns the node of a seat. Whoever is linked has one, so it is below the [`MAIN_BIT`].
+#[inline]
+fn number(seat: Seat) -> u32 {
+    (seat.index() + ANCHORS) as u32
+}
+
+/// Returns the node that closes the ring of a queue.
+#[inline]
+fn anchor(queue: QueueName) -> u32 {
+    queue as u32
+}
+
+#[inline]
+fn main_bit(queue: QueueName) -> u32 {
+    queue as u32 * MAIN_BIT
+}
+
+#[inline]
+fn queue_of(node: &Node) -> QueueName {
+    if node.prev & MAIN_BIT == 0 { QueueName::Small } else { QueueName::Main }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_there_before_the_first_resident() {
+        let mut queues = Queues::default();
+        assert_eq!(queues.chunks.capacity(), 0);
+        assert_eq!([QueueName::Small, QueueName::Main].map(|queue| queues.oldest(queue)), [None; 2]);
+        let seat = Seat::from_index(0);
+        queues.push(QueueName::Main, seat, 0, 1);
+        assert_eq!([QueueName::Small, QueueName::Main].map(|queue| queues.oldest(queue)), [None, Some(seat)]);
+    }
+
+    #[test]
+    fn growth_moves_nothing_and_adds_one_chunk() {
+        let mut queues = Queues::default();
+        queues.grow();
+        let first = &raw const *queues.chunks[0];
+        for index in (0..1_000).map(|index| index ^ 31) {
+            let chunks = queues.chunks.len();
+            queues.push(QueueName::Small, Seat::from_index(index), 0, 1);
+            assert!(queues.chunks.len() <= chunks + 1);
         }
-        assert_eq!(nodes, self.nodes.len());
+        assert_eq!((&raw const *queues.chunks[0], size_of_val(&*queues.chunks[0])), (first, 12 * CHUNK));
+        assert_eq!(queues.chunks.len(), (1_024_usize).div_ceil(CHUNK) + 1);
     }
 }

@@ -57,7 +57,7 @@ impl SharedBytes {
     /// Returns whether these bytes are at least half of their buffer, so that keeping them keeps no more than twice their length.
     #[must_use]
     pub fn is_compact(&self) -> bool {
-        self.buffer.as_ref().is_none_or(|buffer| self.len >= buffer.capacity() / 2)
+        self.buffer.as_ref().is_none_or(|buffer| self.len >= buffer.capacity().div_ceil(2))
     }
 
     /// Returns the same bytes in a buffer that they fill [at least half of](Self::is_compact): in a copy, where that is not this
@@ -168,6 +168,8 @@ mod tests {
         assert_eq!(Arc::strong_count(&buffer), 2);
         drop(half);
         assert_eq!(Arc::strong_count(&buffer), 1);
+        let odd = Arc::new(vec![7; 3]);
+        assert!(!SharedBytes::of(&odd, 0..1).is_compact() && SharedBytes::of(&odd, 0..2).is_compact());
     }
 
     #[test]

@@ -2,14 +2,18 @@
 
 use equivalent::Equivalent;
 use hashbrown::HashTable;
+#[cfg(feature = "tiered")]
 use smallvec::SmallVec;
 
+use super::leaving::Leaving;
+use super::pauses::Pauses;
 use super::sweep::Sweep;
-use super::table::Table;
-use crate::entry::{Entry, Judge};
+use crate::clock::Deadline;
+use crate::entry::{Entry, Handle, Judge};
 use crate::flight::Flight;
 use crate::group::{Generation, Group};
-use crate::policy::{AdaptiveFifo, Arrival, EvictionPolicy, NodeId};
+use crate::index::{Resident, Seat, Table, Unlinked};
+use crate::policy::{AdaptiveFifo, Arrival, EvictionPolicy, Profile, Residents};
 use crate::stats::RemovalCause;
 use crate::sync::Arc;
 
@@ -23,57 +27,41 @@ const SWEEP_IN_PASSING: usize = 4;
 /// One shard's entries and flights.
 #[derive(Debug)]
 pub(crate) struct Shard<K, V> {
-    table: Table<K, V>,
-    policy: AdaptiveFifo<Arc<Entry<K, V>>>,
+    table: Table<Entry<K, V>>,
+    policy: AdaptiveFifo,
     flights: HashTable<Arc<Flight<K, V>>>,
+    pauses: Pauses,
     sweep: Sweep,
     clears: Clears,
 }
 
-/// Which entries came before the last `clear`, so that they need not be counted one by one.
+/// Which entries came before the last `clear`, so that they need not be counted one by one: those that were born before it.
 #[derive(Debug)]
 struct Clears {
     /// The clear that this shard has noticed.
     last: Generation,
-    /// How many it has noticed.
-    epoch: u32,
     /// How many entries from before it are still here, and what they weigh.
     doomed: usize,
     doomed_weight: u64,
 }
 
-/// An entry that left, and why.
-pub(crate) type Left<K, V> = (Arc<Entry<K, V>>, RemovalCause);
-
-/// What an operation took out of a shard, to be told of and dropped once the lock is free.
-#[derive(Debug)]
-pub(crate) struct Leaving<K, V> {
-    pub(crate) entries: SmallVec<[Left<K, V>; 2]>,
-    pub(crate) flights: SmallVec<[Arc<Flight<K, V>>; 1]>,
-}
-
-impl<K, V> Default for Leaving<K, V> {
-    fn default() -> Self {
-        Leaving { entries: SmallVec::new(), flights: SmallVec::new() }
-    }
-}
-
-impl<K, V> Default for Shard<K, V> {
-    fn default() -> Self {
+impl<K, V> Shard<K, V> {
+    pub(crate) fn new(table: Table<Entry<K, V>>) -> Self {
         Shard {
-            table: Table::default(),
+            table,
             policy: AdaptiveFifo::default(),
             flights: HashTable::new(),
+            pauses: Pauses::default(),
             sweep: Sweep::default(),
-            clears: Clears { last: Generation::ZERO, epoch: 0, doomed: 0, doomed_weight: 0 },
+            clears: Clears { last: Generation::ZERO, doomed: 0, doomed_weight: 0 },
         }
     }
-}
 
-impl<K, V> Shard<K, V> {
-    #[inline]
-    pub(crate) fn find<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q) -> Option<&Arc<Entry<K, V>>> {
-        self.table.find(hash, key)
+    pub(crate) fn find<Q>(&self, hash: u64, key: &Q) -> Option<Resident<'_, Entry<K, V>>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.table.find(hash, |entry| key.equivalent(&entry.key))
     }
 
     /// Notes that an entry is about to come whose key has none.
@@ -81,45 +69,69 @@ impl<K, V> Shard<K, V> {
         self.policy.arrive(hash)
     }
 
-    /// Adds an entry whose key has none, and for which there is room.
-    pub(crate) fn insert(&mut self, entry: Arc<Entry<K, V>>, arrival: Arrival, root: &Group) {
-        self.clears.notice(root, self.table.len(), self.policy.weight());
-        self.sweep.note_insert(entry.meta.hard);
+    /// Adds an entry whose key has none, and for which there is room. The shard may come to weigh `share`.
+    pub(crate) fn insert(
+        &mut self,
+        entry: &Handle<K, V>,
+        arrival: Arrival,
+        judge: &Judge<'_>,
+        share: impl FnOnce() -> u64,
+    ) {
+        let weight = entry.meta.weight;
+        self.clears.notice(judge.root, self.table.len(), self.policy.weight());
+        self.sweep.note_insert(entry.meta.hard());
         // A bump from here on is another that the sweep hears of.
-        if entry.meta.killed(root) {
+        if judge.is_killed(&entry.meta) {
             self.sweep.note_dead();
         }
-        let node = self.policy.insert(entry.clone(), arrival);
-        entry.seat.take(node, self.clears.epoch);
-        self.table.insert(entry);
+        if entry.meta.born.get() < self.clears.last {
+            self.clears.doomed += 1;
+            self.clears.doomed_weight += weight;
+        }
+        let (len, held) = (self.table.len() as u64 + 1, self.policy.weight() + weight);
+        let seat = self.table.insert(entry.clone(), || expected(share(), len, held));
+        self.policy.insert(seat, profile(entry), arrival, &self.table);
     }
 
-    pub(crate) fn remove<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Arc<Entry<K, V>>> {
-        let entry = self.table.remove(hash, key)?;
-        self.policy.remove(entry.seat.node());
-        self.left(&entry);
-        Some(entry)
-    }
-
-    /// Removes the entry of a key to which another is about to come, in its place.
-    pub(crate) fn succeed<Q>(&mut self, hash: u64, key: &Q) -> Option<(Arc<Entry<K, V>>, Arrival)>
+    pub(crate) fn remove<Q>(&mut self, hash: u64, key: &Q) -> Option<Unlinked<Entry<K, V>>>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let entry = self.table.remove(hash, key)?;
-        let (_, arrival) = self.policy.succeed(entry.seat.node());
-        self.left(&entry);
-        Some((entry, arrival))
+        let seat = self.find(hash, key)?.seat();
+        Some(self.take(seat))
     }
 
-    /// Removes exactly this entry; returns whether it was there.
-    pub(crate) fn remove_entry(&mut self, entry: &Arc<Entry<K, V>>) -> bool {
-        if self.table.remove_entry(entry).is_none() {
-            return false;
+    /// Removes the entry of a key to which another is about to come, in its place.
+    pub(crate) fn succeed<Q>(&mut self, hash: u64, key: &Q) -> Option<(Unlinked<Entry<K, V>>, Arrival)>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        let seat = self.find(hash, key)?.seat();
+        let arrival = self.policy.succeed(seat, &self.table);
+        Some((self.unlink(seat), arrival))
+    }
+
+    /// Removes exactly this entry, if it is there.
+    pub(crate) fn remove_entry(&mut self, entry: &Handle<K, V>) -> Option<Unlinked<Entry<K, V>>> {
+        let seat = self.table.seat_of(entry)?;
+        Some(self.take(seat))
+    }
+
+    /// Removes the entry at a seat.
+    fn take(&mut self, seat: Seat) -> Unlinked<Entry<K, V>> {
+        self.policy.remove(seat, &self.table);
+        self.unlink(seat)
+    }
+
+    /// Removes the entry at a seat that the policy has let go of, and keeps the sums right.
+    fn unlink(&mut self, seat: Seat) -> Unlinked<Entry<K, V>> {
+        let entry = self.table.unlink(seat);
+        if entry.meta.born.get() < self.clears.last {
+            self.clears.doomed -= 1;
+            self.clears.doomed_weight -= entry.meta.weight;
         }
-        self.policy.remove(entry.seat.node());
-        self.left(entry);
-        true
+        self.pauses.end(entry.hash);
+        entry
     }
 
     /// Frees `amount` of weight as far as that is possible, dead entries first, and returns how much it was. For a newcomer
@@ -136,13 +148,11 @@ impl<K, V> Shard<K, V> {
             let swept = self.sweep_for_room(amount - freed, judge, leaving);
             freed += swept;
             if swept == 0 {
-                let Some(victim) = self.policy.evict(newcomer.as_deref_mut()) else { break };
+                let Some(seat) = self.policy.evict(newcomer.as_deref_mut(), &self.table) else { break };
+                let victim = self.unlink(seat);
                 freed += victim.meta.weight;
                 let cause = judge.cause_of_death(&victim.meta).unwrap_or(RemovalCause::Evicted);
-                if self.table.remove_entry(&victim).is_some() {
-                    self.left(&victim);
-                }
-                leaving.entries.push((victim, cause));
+                leaving.push(victim, cause);
             }
         }
         freed
@@ -153,7 +163,7 @@ impl<K, V> Shard<K, V> {
         if !self.sweep.is_due(judge) {
             return 0;
         }
-        let small = self.policy.nodes() < SWEEP_FOR_ROOM;
+        let small = self.table.seats() < SWEEP_FOR_ROOM;
         let steps = if small { SWEEP_FOR_ROOM } else { self.sweep.hope.min(SWEEP_FOR_ROOM) };
         let freed = self.sweep(steps, enough, judge, leaving);
         // Under a storm of bumps that kill next to nothing, searches that find nothing would cost more than all else: they
@@ -191,7 +201,7 @@ impl<K, V> Shard<K, V> {
             if self.sweep.cursor == 0 {
                 self.sweep.begin_round(judge.groups.effective_bumps());
             }
-            if self.sweep.cursor >= self.policy.nodes() {
+            if self.sweep.cursor >= self.table.seats() {
                 self.sweep.end_round();
                 if ended_one || !self.sweep.is_due(judge) {
                     break;
@@ -199,14 +209,14 @@ impl<K, V> Shard<K, V> {
                 ended_one = true;
                 continue;
             }
-            if let Some(entry) = self.policy.resident(NodeId::from_index(self.sweep.cursor)) {
+            let seat = Seat::from_index(self.sweep.cursor);
+            if let Some(entry) = self.table.at(seat) {
                 match judge.cause_of_death(&entry.meta) {
-                    None => self.sweep.note_alive(entry.meta.hard),
+                    None => self.sweep.note_alive(entry.meta.hard()),
                     Some(cause) => {
-                        let entry = entry.clone();
+                        let entry = self.take(seat);
                         freed += entry.meta.weight;
-                        self.remove_entry(&entry);
-                        leaving.entries.push((entry, cause));
+                        leaving.push(entry, cause);
                     }
                 }
             }
@@ -218,9 +228,23 @@ impl<K, V> Shard<K, V> {
         freed
     }
 
-    #[cfg(feature = "tiered")]
-    pub(crate) fn has_entry(&self, entry: &Arc<Entry<K, V>>) -> bool {
-        self.table.has(entry)
+    pub(crate) fn has_entry(&self, entry: &Handle<K, V>) -> bool {
+        self.table.seat_of(entry).is_some()
+    }
+
+    /// Has no refresh of the key with this hash begin until then.
+    pub(crate) fn pause(&mut self, hash: u64, until: Deadline) {
+        self.pauses.begin(hash, until);
+    }
+
+    /// Lets a refresh of the key with this hash begin at once.
+    pub(crate) fn end_pause(&mut self, hash: u64) {
+        self.pauses.end(hash);
+    }
+
+    /// Returns until when no refresh of the key with this hash is to begin.
+    pub(crate) fn paused_until(&self, hash: u64) -> Deadline {
+        self.pauses.until(hash)
     }
 
     pub(crate) fn flight<Q: Equivalent<K> + ?Sized>(&self, hash: u64, key: &Q) -> Option<&Arc<Flight<K, V>>> {
@@ -266,12 +290,12 @@ impl<K, V> Shard<K, V> {
     #[cfg(feature = "tiered")]
     pub(crate) fn remove_hash(&mut self, hash: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
         let mut freed = 0;
-        while let Some(entry) = self.table.remove_hash(hash) {
-            self.policy.remove(entry.seat.node());
-            self.left(&entry);
+        let seats: SmallVec<[Seat; 2]> = self.table.with_hash(hash).map(Resident::seat).collect();
+        for seat in seats {
+            let entry = self.take(seat);
             freed += entry.meta.weight;
             let cause = judge.cause_of_death(&entry.meta).unwrap_or(RemovalCause::Removed);
-            leaving.entries.push((entry, cause));
+            leaving.push(entry, cause);
         }
         self.fence_hash(hash, leaving);
         freed
@@ -281,6 +305,7 @@ impl<K, V> Shard<K, V> {
     #[cfg(feature = "tiered")]
     pub(crate) fn expire_hash(&mut self, hash: u64, leaving: &mut Leaving<K, V>) {
         self.table.with_hash(hash).for_each(|entry| entry.meta.expire());
+        self.pauses.end(hash);
         self.fence_hash(hash, leaving);
     }
 
@@ -297,8 +322,8 @@ impl<K, V> Shard<K, V> {
         self.table.with_hash(hash).next().is_some() || self.flights.find(hash, |flight| flight.hash == hash).is_some()
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry<K, V>>> {
-        self.table.iter()
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Handle<K, V>> {
+        self.table.iter().map(Resident::handle)
     }
 
     /// Returns what all entries weigh, dead ones among them.
@@ -314,39 +339,51 @@ impl<K, V> Shard<K, V> {
         (self.table.len() - self.clears.doomed, self.policy.weight() - self.clears.doomed_weight)
     }
 
-    /// Keeps the sums right once an entry has left the table and the policy.
-    fn left(&mut self, entry: &Entry<K, V>) {
-        if entry.seat.epoch() != self.clears.epoch {
-            self.clears.doomed -= 1;
-            self.clears.doomed_weight -= entry.meta.weight;
-        }
-    }
-
     /// Panics unless table, policy and sums agree.
     #[cfg(test)]
     pub(crate) fn validate(&self) {
-        self.policy.validate();
+        self.policy.validate(&self.table);
+        self.table.validate();
+        assert_eq!(self.policy.len(), self.table.len());
         let (mut weight, mut doomed, mut doomed_weight) = (0, 0, 0);
         for entry in self.table.iter() {
             weight += entry.meta.weight;
-            let resident = self.policy.resident(entry.seat.node()).expect("every entry has a node");
-            assert!(Arc::ptr_eq(resident, entry));
-            if entry.seat.epoch() != self.clears.epoch {
+            if entry.meta.born.get() < self.clears.last {
                 doomed += 1;
                 doomed_weight += entry.meta.weight;
             }
         }
         assert_eq!(self.policy.weight(), weight);
         assert_eq!((self.clears.doomed, self.clears.doomed_weight), (doomed, doomed_weight));
+        assert!(self.pauses.iter().all(|hash| self.table.with_hash(hash).next().is_some()));
     }
+}
+
+impl<K, V> Residents for Table<Entry<K, V>> {
+    #[inline]
+    fn profile(&self, seat: Seat) -> Profile<'_> {
+        profile(self.resident(seat).get())
+    }
+}
+
+#[inline]
+fn profile<K, V>(entry: &Entry<K, V>) -> Profile<'_> {
+    Profile { hash: entry.hash, weight: entry.meta.weight, recency: &entry.meta.recency }
+}
+
+/// Returns how many entries a shard will hold once it weighs `share`, if they weigh what those do that it holds.
+fn expected(share: u64, len: u64, held: u64) -> usize {
+    let expected = u128::from(share) * u128::from(len) / u128::from(held.max(1));
+    usize::try_from(expected).unwrap_or(usize::MAX)
 }
 
 impl Clears {
     /// Notices a clear since the last look: all that is here now came before it.
+    #[inline]
     fn notice(&mut self, root: &Group, len: usize, weight: u64) {
         let last = root.last_kill();
         if last > self.last {
-            *self = Clears { last, epoch: self.epoch.wrapping_add(1), doomed: len, doomed_weight: weight };
+            *self = Clears { last, doomed: len, doomed_weight: weight };
         }
     }
 }

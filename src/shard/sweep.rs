@@ -39,11 +39,13 @@ impl Default for Sweep {
 
 impl Sweep {
     /// Returns whether a dead entry can be in the shard.
+    #[inline]
     pub(super) fn is_due(&self, judge: &Judge<'_>) -> bool {
         self.earliest.has_passed(judge.now) || self.swept != Some(judge.groups.effective_bumps())
     }
 
     /// Notes an entry that has just come.
+    #[inline]
     pub(super) fn note_insert(&mut self, hard: Deadline) {
         self.earliest = self.earliest.min(hard);
         self.next_earliest = self.next_earliest.min(hard);

@@ -13,7 +13,7 @@ use crate::cache::Lookup;
 use crate::call::CallOptions;
 use crate::claim::{Claim, Fill};
 use crate::clock::{Deadline, real};
-use crate::entry::{Entry, Freshness};
+use crate::entry::{Freshness, Handle};
 use crate::error::LoadError;
 use crate::flight::Joined;
 use crate::key::ToKey;
@@ -22,7 +22,6 @@ use crate::options::{EntryOptions, Load};
 use crate::remote::batch::Caller;
 use crate::remote::key::RemoteKey;
 use crate::store::Look;
-use crate::sync::Arc;
 
 /// The right to fill one key in both tiers. One holder at a time among all processes; dropping it frees the key for all.
 ///
@@ -387,7 +386,7 @@ where
     }
 
     /// Stores in both tiers, as far as no invalidation has overtaken it, what a claim was filled with by hand.
-    async fn fill_one(&self, caller: Caller, claim: Claim<K, V>, ticket: Ticket, entry: Arc<Entry<K, V>>) -> Fill<V> {
+    async fn fill_one(&self, caller: Caller, claim: Claim<K, V>, ticket: Ticket, entry: Handle<K, V>) -> Fill<V> {
         if ticket.cas().is_none() {
             return claim.commit(entry);
         }

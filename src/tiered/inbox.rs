@@ -3,7 +3,7 @@
 use super::Counters;
 use super::index::{Note, WireIndex};
 use crate::broadcast::journal::Moved;
-use crate::entry::Entry;
+use crate::entry::Handle;
 use crate::group::Bump;
 use crate::namespace::core::Audience;
 use crate::store::Store;
@@ -43,7 +43,7 @@ impl<K, V> Inbox<K, V> {
     }
 
     /// Returns whether this very entry is still in the local tier.
-    pub(super) fn holds(&self, entry: &Arc<Entry<K, V>>) -> bool {
+    pub(super) fn holds(&self, entry: &Handle<K, V>) -> bool {
         self.store.is_current(entry)
     }
 

@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::call::CallOptions;
 use crate::claim::{Claim, Fill, into_value};
 use crate::clock::{AtomicDeadline, Deadline, real};
-use crate::entry::Entry;
+use crate::entry::Handle;
 use crate::error::{LoadError, LoadErrorKind};
 use crate::flight::{Flight, Joined, Leading};
 use crate::key::ToKey;
@@ -101,7 +101,7 @@ struct Loaded<K, V> {
 pub(super) struct Outgoing<K, V> {
     pub(super) claim: Claim<K, V>,
     pub(super) ticket: Ticket,
-    pub(super) entry: Arc<Entry<K, V>>,
+    pub(super) entry: Handle<K, V>,
 }
 
 impl<K, V, S> TieredCache<K, V, S>
@@ -573,7 +573,7 @@ where
     }
 
     /// Ends a claim whose value an invalidation has overtaken, and hands that back.
-    pub(super) fn fenced(&self, claim: Claim<K, V>, entry: Arc<Entry<K, V>>) -> Fill<V> {
+    pub(super) fn fenced(&self, claim: Claim<K, V>, entry: Handle<K, V>) -> Fill<V> {
         if !claim.flight().is_given_up() {
             self.local.store.tally().count(|counters| &counters.fences);
         }

@@ -223,10 +223,7 @@ where
     /// With `retry_after`, it is served for so long without another look at the remote tier, stale or not.
     pub(super) fn adopt(&self, mut claim: Claim<K, V>, arrived: Arrived<V>, retry_after: Option<Duration>) -> V {
         let entry = claim.entry(arrived.value.clone(), self.spec_of(&arrived), arrived.load_cost);
-        if let Some(retry_after) = retry_after {
-            entry.meta.retry_at.set(Deadline::after(self.core().clock.now(), retry_after));
-        }
-        match claim.copy(entry) {
+        match claim.copy(entry, retry_after) {
             Fill::Stored => {
                 bump(&self.remote.counters.copies);
                 arrived.value

@@ -6,10 +6,9 @@ use std::hash::{BuildHasher, Hash};
 use equivalent::Equivalent;
 
 use super::TieredCache;
-use crate::entry::{Entry, EntryInfo, Freshness};
+use crate::entry::{EntryInfo, Freshness, Handle};
 use crate::remote::key::RemoteKey;
 use crate::stats::Stats;
-use crate::sync::Arc;
 
 /// A view of the local tier alone: hits only, and no call in it ever waits for I/O or a loader.
 ///
@@ -108,13 +107,13 @@ where
         self.find_vouched(key).map(|(entry, _)| entry.value.clone())
     }
 
-    fn find_vouched<Q>(&self, key: &Q) -> Option<(Arc<Entry<K, V>>, Freshness)>
+    fn find_vouched<Q>(&self, key: &Q) -> Option<(Handle<K, V>, Freshness)>
     where
         Q: Hash + Equivalent<K> + ?Sized,
     {
         let local = &self.tiered.local;
         let vouched = |meta: &_| self.tiered.counts_lapsed(meta);
-        local.store.read_if(local.hash(key), key, vouched, |entry, freshness| (entry.clone(), freshness))
+        local.store.find_if(local.hash(key), key, vouched)
     }
 
     /// Returns the keys and values that the local tier has, in no particular order; as [`Cache::iter`](crate::Cache::iter).

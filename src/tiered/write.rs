@@ -9,7 +9,7 @@ use super::touch::Renewal;
 use super::{Remote, TieredCache};
 use crate::broadcast::behind::{Attempt, Behind, QueuedWrite};
 use crate::broadcast::journal::{Entry as News, Moved};
-use crate::entry::{Entry, Meta};
+use crate::entry::{Entry, Handle, Meta};
 use crate::error::Rejected;
 use crate::group::Generation;
 use crate::key::ToKey;
@@ -91,7 +91,7 @@ pub(super) enum Sent {
 /// One of the values that an insert writes.
 struct Pending<'a, K, V: 'static> {
     remote: &'a Remote<K, V>,
-    entry: Arc<Entry<K, V>>,
+    entry: Handle<K, V>,
     at: Located,
     local: Result<(), Refusal>,
     /// What has been done to the item, which is to be announced yet.
@@ -126,7 +126,7 @@ enum Done {
 /// process may add the key now.
 struct Unsettled<'a, K: Eq, V> {
     store: &'a Store<K, V>,
-    entry: &'a Arc<Entry<K, V>>,
+    entry: &'a Handle<K, V>,
 }
 
 impl<K: Eq, V> Unsettled<'_, K, V> {
@@ -151,7 +151,7 @@ enum When {
 /// A write that waits in the queue.
 struct QueuedInsert<K, V, S> {
     cache: TieredCache<K, V, S>,
-    entry: Arc<Entry<K, V>>,
+    entry: Handle<K, V>,
     at: Located,
 }
 
@@ -254,7 +254,7 @@ where
     }
 
     /// Sends a queued write once.
-    async fn send_queued(&self, entry: Arc<Entry<K, V>>, at: Located) -> Result<(), RemoteError> {
+    async fn send_queued(&self, entry: Handle<K, V>, at: Located) -> Result<(), RemoteError> {
         let mut write = Pending {
             remote: &self.remote,
             entry,
@@ -284,7 +284,7 @@ where
 
     /// Returns whether the local tier has this very entry, and no invalidation has overtaken it: a copy that was read before
     /// the write may be about to take the place of one that is dead.
-    fn is_good(&self, entry: &Arc<Entry<K, V>>) -> bool {
+    fn is_good(&self, entry: &Handle<K, V>) -> bool {
         self.local.store.is_current(entry) && !self.local.store.is_overtaken(&entry.meta)
     }
 
@@ -502,7 +502,8 @@ where
             };
             let value = f(&arrived.value);
             let spec = self.spec_of(&arrived);
-            let entry = self.local.store.entry(hash, key.to_key(), value.clone(), born, spec, arrived.load_cost);
+            let entry =
+                self.local.store.entry::<false>(hash, key.to_key(), value.clone(), born, spec, arrived.load_cost);
             let local = self.local.store.place(&entry, &Terms::Always);
             self.remote.inbox.note(at.fingerprint, hash);
             let mut write = Pending {
@@ -643,13 +644,13 @@ impl<K, V: 'static> Remote<K, V> {
         // What is left of the deadlines now: the store counts from when it gets the value, and the exchanges before that may
         // have taken long.
         let now = self.core().clock.now();
-        let hard_ttl = WireTtl::new(meta.hard.remaining(now));
+        let hard_ttl = WireTtl::new(meta.hard().remaining(now));
         let header = Header {
             key_fingerprint: fingerprint,
             created_ms: unix_ms(),
             soft_ttl: WireTtl::new(meta.soft.get().remaining(now)),
             hard_ttl,
-            load_cost_us: load_cost_us(Some(meta.load_cost.get()).filter(|cost| !cost.is_zero())),
+            load_cost_us: load_cost_us(Some(meta.lead.get()).filter(|cost| !cost.is_zero())),
         };
         let bytes = Envelope { header, groups: tokens }.encode_value(&*self.codec, self.packing, &entry.value)?;
         // From what the header says, which cuts very long deadlines: readers reckon a value's age from both.

@@ -73,9 +73,11 @@ fn a_million_short_lived_names_leave_nothing_behind() {
         let options = EntryOptions::new().groups([number.to_string()]);
         cache.insert_with(number, number, options).unwrap();
         if number % 10_000 == 0 {
-            assert!(groups.len() <= 101);
+            // Those of the entries, and of some that have left and wait to be dropped.
+            assert!(groups.len() <= 200, "{} names for 100 entries", groups.len());
         }
     }
+    cache.run_maintenance();
     assert_eq!(groups.len(), 100);
     (0..10_000_u32).for_each(|number| cache.invalidate_group(&format!("never seen {number}")));
     assert_eq!(groups.len(), 100, "a bump makes no name");

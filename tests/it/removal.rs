@@ -284,6 +284,109 @@ fn panicking_comparisons(shards: usize) {
     }
 }
 
+/// A key whose comparison panics once its switch is on.
+struct Switched(u32, Arc<AtomicBool>);
+
+impl PartialEq for Switched {
+    fn eq(&self, other: &Switched) -> bool {
+        assert!(!self.1.load(Ordering::SeqCst), "the comparison panics");
+        self.0 == other.0
+    }
+}
+
+impl Eq for Switched {}
+
+impl Hash for Switched {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Clone for Switched {
+    fn clone(&self) -> Switched {
+        Switched(self.0, self.1.clone())
+    }
+}
+
+/// `retain` compares keys under the lock, to find the loads that it fences. Should that panic, nothing that it has taken out
+/// may be dropped before the lock is free: what leaves has others dropped that have waited, and a `Drop` that calls the cache
+/// would wait for the lock of its own thread.
+#[test]
+fn a_comparison_that_panics_in_retain_drops_nothing_under_the_lock() {
+    within_patience("every drop that calls the cache ends", || {
+        let hook = Arc::new(OnceLock::<Box<dyn Fn() + Send + Sync>>::new());
+        let switch = Arc::new(AtomicBool::new(false));
+        let key = |key| Switched(key, switch.clone());
+        let cache: Cache<Switched, Arc<Caller>> = Cache::builder().capacity(100).shards(1).build().unwrap();
+        (0..10).for_each(|number| cache.insert(key(number), Arc::new(Caller(hook.clone()))).unwrap());
+        cache.expire(&key(0));
+        let held = cache.lookup(&key(0));
+        assert!(matches!(held, Lookup::Stale { claim: Some(_), .. }));
+        // Those that leave are dropped later, and some of them by the next that leaves.
+        (1..10).for_each(|number| ignore(cache.remove(&key(number))));
+        let calls = Arc::new(AtomicU64::new(0));
+        hook.set({
+            let (cache, calls) = (cache.clone(), calls.clone());
+            Box::new(move || {
+                calls.fetch_add(1, Ordering::Relaxed);
+                assert!(cache.len() <= 1);
+            })
+        })
+        .ok()
+        .unwrap();
+        switch.store(true, Ordering::SeqCst);
+        assert!(panics(|| cache.retain(|_, _| false)));
+        switch.store(false, Ordering::SeqCst);
+        // Still there, and its load not fenced.
+        assert!(cache.contains(&key(0)));
+        drop(held);
+        cache.retain(|_, _| false);
+        assert!(cache.is_empty());
+        cache.run_maintenance();
+        assert!(calls.load(Ordering::Relaxed) > 0);
+    });
+}
+
+/// A thread that has a claim drops nothing of others before the claim has ended: a `Drop` that asks for the claimed key would
+/// wait for what its own thread is about to store. The entry that a load has brought is made while the claim stands, and most
+/// entries are made in the place of one that has left and is dropped then.
+#[test]
+fn a_drop_that_loads_the_key_being_filled_does_not_wait_for_itself() {
+    within_patience("no load waits for its own thread", || {
+        let hook = Arc::new(OnceLock::<Box<dyn Fn() + Send + Sync>>::new());
+        let cache: Cache<u32, Arc<Caller>> =
+            Cache::builder().capacity(4).shards(1).load_wait(std::time::Duration::from_secs(3_600)).build().unwrap();
+        let caller = {
+            let hook = hook.clone();
+            move || Arc::new(Caller(hook.clone()))
+        };
+        let (calls, is_within) = (Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
+        hook.set({
+            let (cache, calls) = (cache.clone(), calls.clone());
+            Box::new(move || {
+                if !is_within.swap(true, Ordering::Relaxed) {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    let plain = Arc::new(Caller(Arc::default()));
+                    assert!(cache.get_or_load(&7, |_| Ok::<_, ()>(plain)).is_ok());
+                    is_within.store(false, Ordering::Relaxed);
+                }
+            })
+        })
+        .ok()
+        .unwrap();
+        (100..110).for_each(|key| cache.insert(key, caller()).unwrap());
+        for round in 0..10 {
+            cache.remove(&7);
+            if round % 2 == 0 {
+                assert!(cache.get_or_load(&7, |_| Ok::<_, ()>(caller())).is_ok());
+            } else if let Lookup::Vacant(claim) = cache.lookup(&7) {
+                ignore(claim.fill(caller()));
+            }
+        }
+        assert!(calls.load(Ordering::Relaxed) > 0);
+    });
+}
+
 #[derive(Debug)]
 struct Fragile(u32);
 

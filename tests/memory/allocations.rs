@@ -6,15 +6,23 @@ use std::sync::Arc;
 use larder::Lookup;
 
 use crate::heap::account_of;
-use crate::{Local, cache, insert};
+use crate::{Local, SHARDS, cache, insert};
 
-/// An insert makes an entry.
-const INSERT: u64 = 1;
+/// Options that name a group in more than 22 bytes allocate its name.
+const LONG_NAME: u64 = 1;
 
-/// So do options that name one group: its name.
-const NAMED_GROUP: u64 = 1;
+/// An entry of two groups allocates the list of them.
+const LIST: u64 = 1;
+
+/// How often the lists of a shard grow in which entries wait to be dropped, in all its life: each of three of them to room for
+/// 128, which is as many as can be of so small a cache.
+const LISTS: u64 = 3 * 6 * SHARDS;
 
 const ENTRIES: u64 = 1_000;
+
+/// How many times as many operations are counted as there are entries: one allocation for each would be far more than [`LISTS`],
+/// and so would be one for each time that somebody looks whether those who wait are still in use.
+const ROUNDS: u64 = 20;
 
 #[test]
 fn reads_allocate_nothing() {
@@ -35,38 +43,52 @@ fn reads_allocate_nothing() {
 }
 
 #[test]
-fn inserts_allocate_the_entry_and_nothing_else() {
+fn inserts_allocate_lists_that_stay_and_nothing_else() {
     let value = Arc::from([1; 64]);
     let (cache, _) = used(&[]);
-    let newcomers = 100 * ENTRIES..101 * ENTRIES;
-    let inserts = allocations(newcomers, &mut |key| insert(&cache, key, Arc::clone(&value), &[]));
-    assert!(inserts <= INSERT * ENTRIES, "{inserts} for {ENTRIES} inserts that evict");
+    let each = |keys: &mut dyn Iterator<Item = u64>| {
+        allocations(keys, &mut |key| insert(&cache, key, Arc::clone(&value), &[]))
+    };
+    let newcomers = 100 * ENTRIES..(100 + ROUNDS) * ENTRIES;
+    let inserts = each(&mut newcomers.clone());
+    assert!(inserts <= LISTS, "{inserts} in {} inserts that evict", ROUNDS * ENTRIES);
     assert_eq!(cache.len() as u64, ENTRIES, "nothing was evicted");
-    let residents = cache.iter().map(|(key, _)| key).collect::<Vec<_>>();
-    let inserts = allocations(residents, &mut |key| insert(&cache, key, Arc::clone(&value), &[]));
-    assert!(inserts <= INSERT * ENTRIES, "{inserts} for {ENTRIES} inserts that replace");
+    let residents: Vec<u64> = cache.iter().map(|(key, _)| key).collect();
+    assert!(residents.iter().any(|key| newcomers.contains(key)), "nothing has come");
+    let inserts = (0..ROUNDS).map(|_| each(&mut residents.iter().copied())).sum::<u64>();
+    assert!(inserts <= LISTS, "{inserts} in {} inserts that replace", ROUNDS * ENTRIES);
 }
 
 #[test]
-fn inserts_with_a_group_allocate_its_name_as_well() {
+fn inserts_with_groups_allocate_long_names_and_lists_of_two() {
     let value = Arc::from([1; 64]);
-    let (cache, _) = used(&["group"]);
-    let newcomers = 100 * ENTRIES..101 * ENTRIES;
-    let inserts = allocations(newcomers, &mut |key| insert(&cache, key, Arc::clone(&value), &["group"]));
-    assert!(inserts <= (INSERT + NAMED_GROUP) * ENTRIES, "{inserts} for {ENTRIES} inserts that evict");
+    let long = "a group whose name is of more than 22 bytes";
+    for (groups, each) in [(&["group"][..], 0), (&[long], LONG_NAME), (&["one", "two"], LIST)] {
+        let (cache, _) = used(groups);
+        let newcomers = 100 * ENTRIES..101 * ENTRIES;
+        let inserts = allocations(newcomers, &mut |key| insert(&cache, key, Arc::clone(&value), groups));
+        let lists = inserts.checked_sub(each * ENTRIES).expect("what is counted is what an insert needs, and more");
+        assert!(lists <= LISTS, "{inserts} in {ENTRIES} inserts that evict, in {groups:?}");
+    }
 }
 
 #[test]
-fn removals_allocate_nothing_and_invalidations_once() {
+fn removals_allocate_lists_that_stay_and_invalidations_once() {
     let (cache, residents) = used(&["group"]);
     assert_eq!(allocations(residents.iter().copied().take(100), &mut |key| assert!(cache.expire(&key))), 0, "expire");
     // Room for what later groups have to know of bumps.
     assert_eq!(allocations(0..1, &mut |_| cache.invalidate_group("group")), 1, "the first invalidate_group");
     assert_eq!(allocations(0..100, &mut |_| cache.invalidate_group("group")), 0, "invalidate_group");
     assert_eq!(allocations(0..100, &mut |_| cache.invalidate_group("unknown")), 0, "invalidate_group of no entries");
+    assert_eq!(allocations(0..1, &mut |_| cache.clear()), 0, "clear");
     let (cache, residents) = used(&["group"]);
-    assert_eq!(allocations(residents, &mut |key| drop(cache.remove(&key))), 0, "remove");
-    assert!(cache.is_empty());
+    let mut removals = 0;
+    for _ in 0..ROUNDS {
+        removals += allocations(residents.iter().copied(), &mut |key| drop(cache.remove(&key)));
+        assert!(cache.is_empty());
+        residents.iter().for_each(|&key| insert(&cache, key, Arc::from([1; 64]), &["group"]));
+    }
+    assert!(removals <= LISTS, "{removals} in {} removals", ROUNDS * ENTRIES);
 }
 
 /// A cache that has evicted nine times as many entries as it holds, and the keys that it holds.

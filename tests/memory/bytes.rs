@@ -11,36 +11,47 @@ use std::sync::Arc;
 use crate::heap::account_of;
 use crate::{Local, SHARDS, Value, cache, insert};
 
-/// An entry beyond key and value: its deadlines, the moment it was made, weight, grace, recency, one group, and its count of
-/// references.
-const ENTRY: u64 = 112;
+/// An entry beyond key and value: 48 for what is known of it, 8 for its hash, 8 for what its slot adds.
+const ENTRY: u64 = 64;
 
-/// Its part of the table that leads from keys to entries. 10 where the table is as full as can be.
-const INDEX: u64 = 24;
+/// Its part of the table that leads from keys to entries: of the 64 bytes for six entries, and of one part in fourteen to
+/// spare.
+const INDEX: u64 = 12;
 
-/// Its place in the order of eviction, and what the list of places has in reserve.
-const ORDER: u64 = 27;
+/// Its place in the order of eviction.
+const ORDER: u64 = 12;
 
 /// Its part of what is remembered of those that were evicted. Nothing before the first eviction.
-const GHOST: u64 = 10;
+const GHOST: u64 = 6;
 
-/// What an entry of two or more groups needs for their list, and then for each of them.
-const GROUPS: u64 = 16;
+/// What a chunk of entries needs beside them: its head, and its places in two lists, which may be half empty.
+const CHUNK: u64 = 56;
+
+/// How many entries a chunk has at least and at most, and how many the order has room for at a time.
+const CHUNKS: (u64, u64) = (8, 64);
+
+/// What an entry of two or more groups needs for their list, and from three on for each that the list has room for.
+const GROUPS: u64 = 80;
 const EACH_GROUP: u64 = 8;
 
-/// What a cache needs that holds nothing, and each of its shards.
-const CACHE: u64 = 12_000;
-const SHARD: u64 = 1_024;
+/// How many entries wait to be dropped at most, which part of the capacity, and what each of them needs for its place in one of
+/// three lists, which may be half empty.
+const WAITING: u64 = 1_280;
+const WAITING_PARTS: (u64, u64) = (5, 32);
+const WAITS: u64 = 48;
 
-/// What a cache that has been emptied keeps of every entry that it held, for those to come.
-const KEPT: u64 = ORDER + GHOST;
+/// What a cache needs that holds nothing, and each of its shards, and what else each of these needs to begin with: the head of
+/// its table and a bucket, and a quarter of a small table where more keys than expected are its own.
+const CACHE: u64 = 12_000;
+const SHARD: u64 = 800;
+const BEGUN: u64 = 512;
 
 /// A group that an entry belongs to, beyond its name.
-const GROUP: u64 = 150;
+const GROUP: u64 = 160;
 
 /// What a registry of groups keeps for names to come, and for good from the first bump of a group on, however many follow.
 const NAMES: u64 = 48 << 10;
-const FLOORS: u64 = 96 << 10;
+const FLOORS: u64 = 64 << 10;
 
 /// How many times over a cache is filled until all of it has been used.
 const CHURN: u64 = 3;
@@ -50,6 +61,7 @@ fn a_small_cache_of_integers() {
     check(1_000, &[], |number| number, 0);
     check(1_000, &["one"], |number| number, 0);
     check(1_000, &["one", "two"], |number| number, 0);
+    check(1_000, &["one", "two", "three"], |number| number, 0);
 }
 
 #[test]
@@ -93,7 +105,10 @@ fn a_group_is_paid_for_while_an_entry_has_it() {
     let ((), removed) = account_of(|| empty(&cache, 0..ENTRIES));
     let left = made.bytes + own + bumps + removed.bytes;
     println!("{bumps} bytes of bumps, {left} bytes left");
-    assert!(left as u64 <= emptied(ENTRIES) + NAMES + FLOORS, "{left} bytes left of {ENTRIES} groups that are gone");
+    assert!(
+        left as u64 <= Formula::new::<u64>(ENTRIES, 0, 1).emptied() + NAMES + FLOORS,
+        "{left} bytes left of {ENTRIES} groups that are gone"
+    );
 }
 
 /// Holds a cache of `entries` keys, each of which has `heap` bytes of its own, to the formula: when it has just become full,
@@ -103,7 +118,8 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
 {
     let value = value();
-    let payload = payload::<K>(heap);
+    let formula = Formula::new::<K>(entries, heap, groups.len() as u64);
+    let payload = formula.payload();
     let mut taken = 0;
     let mut hold = |when: &str, bytes: i64, bound: u64| {
         taken += bytes;
@@ -115,22 +131,20 @@ where
     let (cache, made) = account_of(|| cache(entries));
     hold("empty", made.bytes, CACHE + SHARD * SHARDS);
 
-    let full = formula(entries, payload, groups.len() as u64, 0);
-    hold("full", fill(&cache, 0..entries, groups, &value, &key), full);
-    let used = formula(entries, payload, groups.len() as u64, GHOST);
-    hold("used", fill(&cache, entries..CHURN * entries, groups, &value, &key), used);
+    hold("full", fill(&cache, 0..entries, groups, &value, &key), formula.full());
+    hold("used", fill(&cache, entries..CHURN * entries, groups, &value, &key), formula.used());
     assert_eq!(cache.len() as u64, entries, "the bytes are those of another number of entries");
 
     let ((), cleared) = account_of(|| {
         cache.clear();
         cache.run_maintenance();
     });
-    hold("cleared", cleared.bytes, emptied(entries));
+    hold("cleared", cleared.bytes, formula.emptied());
     assert_eq!(Arc::strong_count(&value), 1, "values outlive the cache's clearing");
 
-    hold("full again", fill(&cache, 0..entries, groups, &value, &key), used);
+    hold("full again", fill(&cache, 0..entries, groups, &value, &key), formula.used() + formula.lists());
     let ((), removed) = account_of(|| empty(&cache, (0..entries).map(&key)));
-    hold("removed", removed.bytes, emptied(entries));
+    hold("removed", removed.bytes, formula.emptied());
     assert_eq!(Arc::strong_count(&value), 1, "values outlive their removal");
 }
 
@@ -155,20 +169,71 @@ where
     cache.run_maintenance();
 }
 
-/// Returns the most that a cache of so many entries takes, each with this payload, in so many groups.
-fn formula(entries: u64, payload: u64, groups: u64, ghost: u64) -> u64 {
-    let groups = if groups > 1 { GROUPS + EACH_GROUP * groups } else { 0 };
-    CACHE + SHARD * SHARDS + entries * (payload + ENTRY + INDEX + ORDER + ghost + groups)
+/// What a cache of so many entries takes at most.
+struct Formula {
+    entries: u64,
+    /// Key and value.
+    inline: u64,
+    /// What the key owns.
+    heap: u64,
+    groups: u64,
 }
 
-/// Returns the most that a cache takes once it is empty and has held so many entries.
-fn emptied(entries: u64) -> u64 {
-    CACHE + SHARD * SHARDS + KEPT * entries
-}
+impl Formula {
+    fn new<K>(entries: u64, heap: u64, groups: u64) -> Formula {
+        Formula { entries, inline: (size_of::<K>() + size_of::<Value>()) as u64, heap, groups }
+    }
 
-/// Returns the size of a key with so many bytes on the heap, and of a value whose bytes all entries share.
-fn payload<K>(heap: u64) -> u64 {
-    (size_of::<K>() + size_of::<Value>()) as u64 + heap
+    /// Returns what key and value take, of which all values share one allocation.
+    fn payload(&self) -> u64 {
+        self.inline + self.heap
+    }
+
+    /// When it has just become full.
+    fn full(&self) -> u64 {
+        let each = self.payload() + ENTRY + ORDER + INDEX + self.lists_of_groups();
+        self.shards() + self.entries * each + self.entries / self.chunk() * CHUNK
+    }
+
+    /// When others have been evicted for long.
+    fn used(&self) -> u64 {
+        let waits = self.payload() + ENTRY + ORDER + self.lists_of_groups() + WAITS;
+        self.full() + self.entries * GHOST + self.waiting() * waits
+    }
+
+    /// When it has become empty, after that.
+    fn emptied(&self) -> u64 {
+        let places = self.entries + self.waiting();
+        let kept = places * (self.inline + ENTRY + ORDER) + places / self.chunk() * CHUNK;
+        self.shards() + kept + self.entries * GHOST + self.lists()
+    }
+
+    /// What the shards take, with room that was begun and is vacant yet, and the cache.
+    fn shards(&self) -> u64 {
+        let vacant = self.chunk() * (self.inline + ENTRY) + CHUNKS.1 * ORDER;
+        CACHE + SHARDS * (SHARD + BEGUN + vacant)
+    }
+
+    /// What the lists of a shard take once many of its entries, and of no other shard's, have left one after the other.
+    fn lists(&self) -> u64 {
+        SHARDS * self.waiting().div_ceil(2).next_power_of_two() * WAITS / 2
+    }
+
+    fn waiting(&self) -> u64 {
+        WAITING.min(self.entries * WAITING_PARTS.0 / WAITING_PARTS.1)
+    }
+
+    fn chunk(&self) -> u64 {
+        (self.entries / SHARDS).isqrt().next_power_of_two().clamp(CHUNKS.0, CHUNKS.1)
+    }
+
+    fn lists_of_groups(&self) -> u64 {
+        match self.groups {
+            0 | 1 => 0,
+            2 => GROUPS,
+            more => GROUPS + EACH_GROUP * more.next_power_of_two(),
+        }
+    }
 }
 
 fn value() -> Value {
