@@ -2,8 +2,8 @@
 
 use std::future::{Future, pending};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -172,18 +172,27 @@ fn a_call_without_any_time_fails_and_leaves_the_key_free() {
 
 /// What loads of one key have begun, to tell whether two were under way at a time.
 #[derive(Clone, Default)]
-pub(super) struct Begun(Arc<([AtomicUsize; 4], AtomicBool)>);
+pub(super) struct Begun(Arc<([Mutex<usize>; 4], AtomicBool)>);
 
 impl Begun {
     /// Takes a while, fails, panics or hangs, as chance has it. Notes if another load of the key has begun before this one was
     /// over or given up.
     pub(super) fn load<V>(&self, key: usize, load: &Load<V>) -> Result<usize, &'static str> {
         let (begun, overlapped) = &*self.0;
-        let mine = begun[key].fetch_add(1, Ordering::SeqCst) + 1;
+        let mine = {
+            // Under the lock: a load that is given up before it has begun may begin beside the next one, and is told so. One that
+            // is not told by now is there before the next one is.
+            let mut begun = begun[key].lock().unwrap();
+            if load.is_cancelled() {
+                return Err("too late");
+            }
+            *begun += 1;
+            *begun
+        };
         let luck = fastrand::u64(..100);
         thread::sleep(ms(if luck < 10 { 40 } else { luck % 8 }));
         // In this order: a load is given up before the next one begins.
-        if begun[key].load(Ordering::SeqCst) != mine && !load.is_cancelled() {
+        if *begun[key].lock().unwrap() != mine && !load.is_cancelled() {
             overlapped.store(true, Ordering::SeqCst);
         }
         match luck % 4 {
