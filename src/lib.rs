@@ -162,8 +162,8 @@
 //! one of the next writes and outside of locks. Once 512 values of the cache have come together, or a sixteenth of its capacity
 //! by weight (of less than 1,024: up to 64, and no more than a quarter), one write finds out which of them nobody looks at. From
 //! then on each value that is inserted drops one of those and takes its place, and where more leave than are inserted, each that
-//! leaves has one dropped. So at most 1,280 wait, or 5/32 of the capacity by weight; where many threads write at the same time, for a
-//! moment up to three times as many.
+//! leaves has one dropped. So at most 1,280 wait, or 5/32 of the capacity by weight (of less than 1,024: 160, and no more than
+//! 5/8); where many threads write at the same time, for a moment up to three times as many.
 //!
 //! What must be dropped at once, say because a file is to be closed, is dropped by [`Cache::run_maintenance`], unless a reader
 //! is looking at it at that moment, or something under way holds on to it: an iterator, a refresh. So is what waits in a cache
