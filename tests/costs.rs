@@ -193,6 +193,7 @@ fn hits_that_share_an_exchange_cost_at_most_this() {
     read();
     read();
     let costs = cost_of(read);
-    assert!(costs.sends == 1 && costs.receives <= 3, "{costs:?}");
+    // Into how many parts its answers come is the server's and the kernel's affair: far fewer than there are answers.
+    assert!(costs.sends == 1 && costs.receives <= SHARING / 4, "{costs:?}");
     assert!(costs.allocations <= 7 * SHARING, "{costs:?}");
 }
