@@ -10,7 +10,7 @@ use equivalent::Equivalent;
 use crate::ToKey;
 use crate::budget::{Budget, Grant};
 use crate::claim::Claim;
-use crate::clock::{AtomicDeadline, Clock, Deadline, Timestamp};
+use crate::clock::{AtomicDeadline, Clock, Deadline};
 use crate::compact::{HardSpan, Micros, Millis, U48};
 use crate::entry::{Entry, Freshness, Handle, Judge, Meta};
 use crate::error::Rejected;
@@ -354,12 +354,7 @@ impl<K, V> Store<K, V> {
 
     fn judge(&self) -> Judge<'_> {
         // The coarse clock never runs ahead: what it takes for dead is dead.
-        self.judge_at(self.settings.clock.coarse())
-    }
-
-    /// Returns what takes those for dead who are at `now`, a moment that has been.
-    fn judge_at(&self, now: Timestamp) -> Judge<'_> {
-        Judge { root: &self.root, groups: &self.settings.groups, now }
+        Judge { root: &self.root, groups: &self.settings.groups, now: self.settings.clock.coarse() }
     }
 
     /// Returns whether `flight` still keeps others from filling its key.
@@ -711,7 +706,7 @@ impl<K: Eq, V> Store<K, V> {
                 }
                 continue;
             }
-            let judge = self.judge_at(entry.meta.created());
+            let judge = self.judge();
             let (freed, arrival) = Self::take_out(&mut shard, entry, terms, &judge, leaving);
             grant.add(freed);
             let mut arrival = arrival.unwrap_or_else(|| shard.arrive(entry.hash));
