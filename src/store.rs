@@ -16,7 +16,7 @@ use crate::entry::{Entry, Freshness, Handle, Judge, Meta};
 use crate::error::Rejected;
 use crate::flight::{Flight, Joined, Outcome};
 use crate::group::{AtomicGeneration, Generation, Group, GroupSet, Groups};
-use crate::index::{Index, Resident, Unlinked};
+use crate::index::{Hit, Index, Resident, Unlinked};
 use crate::limit::Observer;
 use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Spec, UsualDeadlines, Validator};
 use crate::policy::{Arrival, Recency};
@@ -535,7 +535,7 @@ impl<K: Eq, V> Store<K, V> {
                 freshness => Some(f(entry, freshness)),
             }
         };
-        match self.index.find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key)) {
+        match self.find_unlocked(hash, key) {
             Some(entry) => read(&entry),
             None => self.find_locked(hash, key).and_then(|entry| read(&entry)),
         }
@@ -551,12 +551,21 @@ impl<K: Eq, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let entry = match self.index.find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key)) {
+        let entry = match self.find_unlocked(hash, key) {
             Some(entry) => entry.handle(),
             None => self.find_locked(hash, key)?,
         };
         let freshness = if usable(&entry.meta) { self.freshness(&entry.meta) } else { Freshness::Dead };
         (freshness != Freshness::Dead).then_some((entry, freshness))
+    }
+
+    /// Returns the entry of `key`, if a look without the lock finds it.
+    #[inline]
+    fn find_unlocked<Q>(&self, hash: u64, key: &Q) -> Option<Hit<'_, Entry<K, V>>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        self.index.find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key))
     }
 
     /// Returns the entry of `key`, by a look under the lock: one without it may have missed it on its way to another place.
@@ -895,8 +904,7 @@ impl<K: Eq, V: Clone> Store<K, V> {
         // Before anything is looked at: a load that starts from what is found here is judged by this moment.
         let arrived = self.settings.groups.generation();
         let fresh = self
-            .index
-            .find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key))
+            .find_unlocked(hash, key)
             .filter(|entry| usable(&entry.meta) && self.freshness(&entry.meta) == Freshness::Fresh);
         // Chance is asked once for an entry: who is to refresh it does not ask again under the lock.
         let mut due = None;

@@ -107,7 +107,7 @@ mod tests;
 pub(crate) use self::handle::Handle;
 pub(crate) use self::hazard::Reader;
 pub(crate) use self::limbo::Unlinked;
-pub(crate) use self::read::Index;
+pub(crate) use self::read::{Hit, Index};
 pub(crate) use self::table::{Resident, Table};
 
 /// What an index holds.

@@ -25,6 +25,20 @@ fn told(log: &Log) -> Vec<(u32, u32, RemovalCause)> {
     std::mem::take(&mut *log.lock().unwrap())
 }
 
+/// The successor of a value is as old as that, from before the other died.
+#[test]
+fn who_dies_before_an_update_needs_its_room_has_expired_and_was_not_evicted() {
+    let (builder, time, log) = logged();
+    let cache = builder.capacity(3).weigher(|_, value| u64::from(*value)).build().unwrap();
+    cache.insert(1, 1).unwrap();
+    cache.insert_with(2, 2, EntryOptions::new().ttl(ms(5))).unwrap();
+    time.advance(ms(5));
+    assert_eq!(cache.update(&1, |_| 3), Some(3));
+    let mut told = told(&log);
+    told.sort_unstable_by_key(|(key, ..)| *key);
+    assert_eq!(told, [(1, 1, RemovalCause::Replaced), (2, 2, RemovalCause::Expired)]);
+}
+
 #[test]
 fn the_listener_is_told_of_every_value_that_leaves_and_why() {
     let (builder, time, log) = logged();
