@@ -4,14 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 #[cfg(feature = "http")]
 use std::time::SystemTime;
 use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, thread};
 
 /// How far the coarse clock may lag behind the precise one: a tick of the slowest usual kernel (100 Hz), and what rounding
 /// to milliseconds hides.
@@ -435,7 +434,7 @@ impl Drop for ManualAlarm {
 /// Wakes a thread that waits for a future. The thread's own token would not do: a future that parks its thread in a poll, for
 /// something of its own, takes that along.
 struct Unpark {
-    thread: Thread,
+    thread: thread::Thread,
     woken: AtomicBool,
 }
 

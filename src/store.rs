@@ -22,7 +22,7 @@ use crate::options::{Absence, DefaultLifetime, Draft, Lifetime, RefreshAhead, Sp
 use crate::policy::{Arrival, Recency};
 use crate::shard::{Leaving, Shard};
 use crate::stats::{RemovalCause, Stats, StripedCounters, Tally};
-use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard};
+use crate::sync::{Arc, Ordering, Padded, RwLock, RwLockWriteGuard, thread};
 use crate::task::drop_quietly;
 use crate::watch::CacheWatch;
 
@@ -344,7 +344,7 @@ impl<K, V> Store<K, V> {
         }
         if grant.weight() < wanted {
             // The rest is in the hands of operations under way, which need a moment to store or return it.
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 

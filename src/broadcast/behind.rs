@@ -18,7 +18,6 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
@@ -29,7 +28,7 @@ use crate::clock::real::now;
 use crate::clock::{Clock, Deadline};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, thread};
 use crate::watch::{Limit, event};
 
 /// How many writes are under way at once. They share round trips, and a batch ends with the slowest of them.

@@ -19,7 +19,6 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::announce;
@@ -36,7 +35,7 @@ use crate::remote::keyspace::{Keyspace, ROOT_GROUP};
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::Reply;
 use crate::remote::tokens::new_token;
-use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, thread};
 use crate::watch::event;
 
 /// How long the thread waits for more when nothing is owed: longer than the gaps between the failures of a shaky store, and

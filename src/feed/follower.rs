@@ -20,7 +20,6 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
 use std::time::Duration;
 
 use super::target::{MAX_OPEN, Standing, Target};
@@ -28,7 +27,7 @@ use super::{BATCH, Change, ChangeFeed, Connected, pause};
 use crate::clock::{Clock, Deadline};
 use crate::error::BuildError;
 use crate::signal::Signal;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, thread};
 use crate::task::drop_quietly;
 
 /// How long the feed is asked to wait for a change: how long a follower may take to hear that it is to stop.

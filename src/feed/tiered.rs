@@ -4,9 +4,7 @@ use std::future::poll_fn;
 use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::thread;
 
-use crossbeam_channel::{Receiver, bounded};
 use futures_core::Stream;
 
 use super::target::{Remote, Target};
@@ -16,6 +14,8 @@ use crate::error::BuildError;
 use crate::namespace::{Bump, Namespace};
 use crate::remote::batch::Caller;
 use crate::remote::keyspace::ROOT_GROUP;
+use crate::sync::channel::{Receiver, bounded};
+use crate::sync::thread;
 use crate::tiered::TieredCache;
 
 impl Namespace {

@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::thread;
 
 use crate::load::BoxFuture;
-use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
+use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, thread};
 use crate::task::{Home, Task};
 
 /// How many background loads of one cache may be under way, those that wait for a thread among them. Each holds a claim and

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::{AtomicDeadline, Clock, Deadline, real};
@@ -11,7 +10,7 @@ use crate::remote::error::RemoteError;
 use crate::remote::key::WireKey;
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Action, Cas, Expiry, Item, Reply, Route};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, thread};
 use crate::watch::event;
 
 /// A lease is renewed each time that this part of it is over, so that two attempts may fail.

@@ -1,13 +1,13 @@
 //! The threads of a namespace: when they start, and when they end.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::{io, thread};
 
 use super::core::Core;
 use crate::clock::{Deadline, real};
 use crate::remote::batch::Batcher;
 use crate::signal::Signal;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 use crate::watch::{Limit, Publisher, event};
 
 /// By which part of itself the interval between two looks at the journal is shortened at most, at random, so that processes

@@ -13,17 +13,16 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use smallvec::{SmallVec, smallvec};
 
 use super::error::{RemoteError, RemoteErrorKind};
 use super::request::{Request, Requests};
 use super::tier::{Action, Command, RemoteTier, Reply, ServerHealth};
 use crate::clock::real::{Alarm, now};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, OnceLock, Ordering};
+use crate::sync::channel::{self, Receiver, Sender, TrySendError};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, thread};
 use crate::watch::{LaneWatch, Limit, WayWatch, event};
 
 /// How many calls may be under way to a server, queued ones included, when a thread does its own exchange; and, since a batch
@@ -358,7 +357,7 @@ impl Lane {
         if let Some(queue) = self.queue.get() {
             return Ok(queue);
         }
-        let (queue, jobs) = crossbeam_channel::bounded(MAX_QUEUED_JOBS);
+        let (queue, jobs) = channel::bounded(MAX_QUEUED_JOBS);
         let worker = Worker { road: self.road.clone(), jobs, passed_over: VecDeque::new() };
         thread::Builder::new().name(format!("larder-io-{}", self.road.server)).spawn(|| worker.work())?;
         // Of several callers that come first, one provides the queue; the threads of the others end with the queues of these.
@@ -859,8 +858,8 @@ mod tests {
 
     impl Scene {
         fn new(servers: usize) -> Scene {
-            let (send_began, began) = crossbeam_channel::unbounded();
-            let (endings, ended) = (0..servers).map(|_| crossbeam_channel::unbounded()).unzip();
+            let (send_began, began) = channel::unbounded();
+            let (endings, ended) = (0..servers).map(|_| channel::unbounded()).unzip();
             let tier = Arc::new(Scripted { began: send_began, endings: ended });
             Scene { batcher: Arc::new(Batcher::new(tier, PATIENCE)), began, endings }
         }

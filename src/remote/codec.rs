@@ -8,10 +8,10 @@ mod postcard;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 
 use super::bytes::SharedBytes;
 use super::error::{RemoteError, RemoteErrorKind};
+use crate::sync::Arc;
 
 #[cfg(feature = "serde")]
 pub use self::postcard::Postcard;

@@ -2,7 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+
+use crate::sync::Arc;
 
 /// A failure of the remote tier.
 ///

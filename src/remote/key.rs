@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
-use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::error::{RemoteError, RemoteErrorKind};
+use crate::sync::Arc;
 
 /// The longest key that memcached takes, in bytes.
 pub(crate) const MAX_WIRE_KEY_LEN: usize = 250;

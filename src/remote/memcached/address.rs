@@ -3,12 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::real::now;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, thread};
 
 /// The port that messages suggest.
 const DEFAULT_PORT: u16 = 11211;

@@ -1,0 +1,10 @@
+//! The locks, threads and queues that programs run on.
+
+pub(crate) use parking_lot::MutexGuard;
+pub(crate) use parking_lot::{Condvar, Mutex, RwLock, RwLockWriteGuard};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::thread;
+
+#[cfg(feature = "tiered")]
+pub(crate) use crossbeam_channel as channel;
