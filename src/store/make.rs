@@ -1,0 +1,72 @@
+//! How entries are made: weighed, and dated.
+
+use std::time::Duration;
+
+use super::Store;
+use crate::clock::AtomicDeadline;
+use crate::compact::{HardSpan, Millis, U48};
+use crate::entry::{Entry, Handle, Meta};
+use crate::group::{AtomicGeneration, Generation};
+#[cfg(feature = "tiered")]
+use crate::options::Lifetime;
+use crate::options::Spec;
+use crate::policy::Recency;
+
+impl<K: Eq, V> Store<K, V> {
+    /// Makes an entry of `value`, weighed and dated now. Drops no other where it is `CLAIMED`: made by a thread that has a
+    /// claim, for which a `Drop` that asks for the claimed key would wait.
+    pub(crate) fn entry<const CLAIMED: bool>(
+        &self,
+        hash: u64,
+        key: K,
+        value: V,
+        born: Generation,
+        spec: Spec,
+        cost: Duration,
+    ) -> Handle<K, V> {
+        let settings = &self.settings;
+        let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
+        #[cfg(feature = "tiered")]
+        let is_copy = matches!(spec.lifetime, Lifetime::Left { .. });
+        let lifetime = settings.lifetime_of(spec.lifetime, &value);
+        let (now, soft, hard) = match &self.usual_deadlines {
+            Some(usual) if lifetime.is_default() => usual.deadlines(&settings.clock),
+            _ => settings.lifetime.deadlines(lifetime, &settings.clock),
+        };
+        let meta = Meta {
+            born: AtomicGeneration::new(born),
+            soft: AtomicDeadline::new(soft),
+            hard: HardSpan::between(now, hard),
+            groups: spec.groups,
+            recency: Recency::default(),
+            #[cfg(feature = "tiered")]
+            is_own: !is_copy,
+            weight: weight.max(1),
+            created_ms: U48::new(now.as_ms()),
+            grace: spec.grace.map_or(self.usual_grace, Millis::new),
+            lead: settings.lead_of(lifetime, cost),
+        };
+        let shard = self.index.shard_of(hash);
+        let entry = Entry { key, value, meta, hash };
+        if CLAIMED { self.index.make_without_drops(shard, entry) } else { self.index.make(shard, entry) }
+    }
+
+    /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.
+    pub(crate) fn successor(&self, old: &Meta, hash: u64, key: K, value: V) -> Handle<K, V> {
+        let weight = self.settings.weigher.as_ref().map_or(old.weight, |weigh| weigh(&key, &value));
+        let meta = Meta {
+            born: AtomicGeneration::new(old.born.get()),
+            soft: AtomicDeadline::new(old.soft.get()),
+            hard: old.hard,
+            groups: old.groups.clone(),
+            recency: Recency::default(),
+            #[cfg(feature = "tiered")]
+            is_own: old.is_own,
+            weight: weight.max(1),
+            created_ms: old.created_ms,
+            grace: old.grace,
+            lead: old.lead,
+        };
+        self.index.make(self.index.shard_of(hash), Entry { key, value, meta, hash })
+    }
+}
