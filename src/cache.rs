@@ -14,7 +14,7 @@ use crate::entry::{Entry, EntryInfo, Freshness, Handle, Meta};
 use crate::error::Rejected;
 use crate::group::Generation;
 use crate::key::ToKey;
-use crate::options::EntryOptions;
+use crate::options::{EntryOptions, Spec};
 use crate::stats::Stats;
 use crate::store::{Look, Refusal, Store, Terms};
 use crate::sync::Arc;
@@ -364,7 +364,8 @@ where
     /// # Blocking
     /// Takes one shard's lock. An entry that needs more room than its shard holds takes the others', one after the other.
     pub fn insert(&self, key: K, value: V) -> Result<(), Rejected> {
-        self.insert_with(key, value, EntryOptions::new())
+        let born = self.store.settings.groups.generation();
+        self.put(key, value, born, Spec::default(), &Terms::Always).map(|_| ())
     }
 
     /// Stores `value` under `key` with these options; otherwise as [`insert`](Self::insert).
@@ -372,7 +373,8 @@ where
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn insert_with(&self, key: K, value: V, options: EntryOptions) -> Result<(), Rejected> {
-        self.put(key, value, options, &Terms::Always).map(|_| ())
+        let groups = &self.store.settings.groups;
+        self.put(key, value, groups.generation(), options.resolve(groups), &Terms::Always).map(|_| ())
     }
 
     /// Stores `value` under `key` unless there is a value already, fresh or stale. Returns whether it did.
@@ -390,13 +392,15 @@ where
     /// # Errors
     /// As [`add`](Self::add).
     pub fn add_with(&self, key: K, value: V, options: EntryOptions) -> Result<bool, Rejected> {
-        self.put(key, value, options, &Terms::IfAbsent)
+        let groups = &self.store.settings.groups;
+        self.put(key, value, groups.generation(), options.resolve(groups), &Terms::IfAbsent)
     }
 
-    fn put(&self, key: K, value: V, options: EntryOptions, terms: &Terms<'_, K, V>) -> Result<bool, Rejected> {
-        // The value counts as loaded from here on: a bump while it is being stored takes it along.
-        let born = self.store.settings.groups.generation();
-        match self.store.admit(&self.entry(key, value, born, options), terms) {
+    /// Stores a value that was given, not loaded: it counts as loaded when it was `born`, before its groups were looked up, so
+    /// that a bump while it is being stored takes it along.
+    fn put(&self, key: K, value: V, born: Generation, spec: Spec, terms: &Terms<'_, K, V>) -> Result<bool, Rejected> {
+        let entry = self.store.entry::<false>(self.hash(&key), key, value, born, spec, Duration::ZERO);
+        match self.store.admit(entry, terms) {
             Ok(()) => Ok(true),
             Err(Refusal::Unmet | Refusal::Full) => Ok(false),
             Err(Refusal::Rejected(rejected)) => Err(rejected),
@@ -431,7 +435,7 @@ where
             let (old, _) = self.store.find_if(hash, key, &usable)?;
             let value = f(&old.value);
             let successor = self.store.successor(&old.meta, hash, key.to_key(), value.clone());
-            if self.store.admit(&successor, &Terms::IfCurrent(&old)) != Err(Refusal::Unmet) {
+            if self.store.admit(successor, &Terms::IfCurrent(&old)) != Err(Refusal::Unmet) {
                 return Some(value);
             }
         }

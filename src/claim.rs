@@ -390,7 +390,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
         if !self.kept {
             return self.pass_on(entry);
         }
-        let admitted = self.store.admit(&entry, &Terms::IfStands(&self.flight));
+        let admitted = self.store.admit(entry.clone(), &Terms::IfStands(&self.flight));
         if admitted == Err(Refusal::Unmet) && !self.flight.is_given_up() {
             self.store.tally().count(|counters| &counters.fences);
         }
@@ -408,7 +408,7 @@ impl<K: Eq, V: Clone> Claim<K, V> {
             Some(pause) => Terms::ToPause(&self.flight, Deadline::after(self.store.settings.clock.now(), pause)),
             None => Terms::IfStands(&self.flight),
         };
-        let admitted = self.store.place(&entry, &terms);
+        let admitted = self.store.place(entry.clone(), &terms);
         self.settle(entry, admitted)
     }
 

@@ -125,6 +125,7 @@ impl fmt::Debug for Deadline {
 pub(crate) struct AtomicDeadline(AtomicU64);
 
 impl AtomicDeadline {
+    #[inline]
     pub(crate) fn new(deadline: Deadline) -> Self {
         Self(AtomicU64::new(deadline.0))
     }
@@ -135,6 +136,7 @@ impl AtomicDeadline {
         Deadline(self.0.load(Ordering::Relaxed))
     }
 
+    #[inline]
     pub(crate) fn set(&self, deadline: Deadline) {
         self.0.store(deadline.0, Ordering::Relaxed);
     }

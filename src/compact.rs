@@ -37,6 +37,7 @@ impl<const UNIT_NS: u64> Span16<UNIT_NS> {
         1_000_000_000 / UNIT_NS
     };
 
+    #[inline]
     pub(crate) fn new(interval: Duration) -> Self {
         let begun = u64::from(interval.subsec_nanos()).div_ceil(UNIT_NS);
         let units = interval.as_secs().saturating_mul(Self::PER_SECOND).saturating_add(begun);
@@ -131,9 +132,9 @@ impl HardSpan {
         Deadline::at_ms(created, ms)
     }
 
-    /// Returns what is left of a hard deadline when an entry has kept it.
-    pub(crate) fn kept(created: Timestamp, hard: Deadline) -> Deadline {
-        HardSpan::between(created, hard).after(created)
+    #[inline]
+    pub(crate) fn is_zero(self) -> bool {
+        self.0 == 0
     }
 
     #[cfg(test)]

@@ -105,6 +105,12 @@ impl Meta {
         self.hard.after(self.created())
     }
 
+    /// Returns whether the value was dead before it was stored, by a hard deadline of zero.
+    #[inline]
+    pub(crate) fn is_stillborn(&self) -> bool {
+        self.hard.is_zero()
+    }
+
     /// Returns when the value was stored.
     #[inline]
     pub(crate) fn created(&self) -> Timestamp {
@@ -148,6 +154,7 @@ impl Judge<'_> {
     }
 
     /// Returns why an entry is dead, or `None` while it is alive.
+    #[inline]
     pub(crate) fn cause_of_death(&self, meta: &Meta) -> Option<RemovalCause> {
         if meta.hard().has_passed(self.now) {
             Some(RemovalCause::Expired)

@@ -38,6 +38,7 @@ impl Generation {
 pub(crate) struct AtomicGeneration(AtomicU64);
 
 impl AtomicGeneration {
+    #[inline]
     pub(crate) fn new(born: Generation) -> AtomicGeneration {
         AtomicGeneration(AtomicU64::new(born.0))
     }

@@ -156,7 +156,7 @@ impl Lifetime {
 
     /// Returns whether nothing was said, so that the cache's defaults hold.
     #[inline]
-    pub(crate) fn is_default(self) -> bool {
+    pub(crate) fn is_default(&self) -> bool {
         matches!(self, Lifetime::Both { soft: None, hard: None })
     }
 
@@ -207,7 +207,7 @@ pub(crate) struct DefaultLifetime {
 impl DefaultLifetime {
     /// Returns the time, and the soft and the hard deadline of a value that is stored now: the hard one as an entry keeps it, and
     /// the soft one never the later.
-    pub(crate) fn deadlines(&self, own: Lifetime, clock: &Clock) -> (Timestamp, Deadline, Deadline) {
+    pub(crate) fn deadlines(&self, own: Lifetime, clock: &Clock) -> (Timestamp, Deadline, HardSpan) {
         let (soft, hard, jitter) = self.longest(own);
         // Deadlines are only ever shortened: jitter must not serve a value past what was asked for. Both by the same part,
         // so that their proportion stays.
@@ -217,8 +217,8 @@ impl DefaultLifetime {
         let hard = shortened(hard);
         let soft = shortened(soft).min(hard);
         let now = clock.about(soft);
-        let hard = HardSpan::kept(now, Deadline::after(now, hard));
-        (now, Deadline::after(now, soft).min(hard), hard)
+        let hard = HardSpan::between(now, Deadline::after(now, hard));
+        (now, Deadline::after(now, soft).min(hard.after(now)), hard)
     }
 
     /// Returns the deadlines of all values that say nothing of theirs, unless chance has a say in them.
@@ -229,8 +229,9 @@ impl DefaultLifetime {
         let start = Timestamp::from_ms(0);
         let deadline = |ttl: Option<Duration>| ttl.map_or(Deadline::NEVER, |ttl| Deadline::after(start, ttl));
         let soft = self.soft.into_iter().chain(self.hard).min();
-        let hard = HardSpan::kept(start, deadline(self.hard));
-        Some(UsualDeadlines { shortest: soft.unwrap_or(Duration::MAX), soft: deadline(soft).min(hard), hard })
+        let hard = HardSpan::between(start, deadline(self.hard));
+        let shortest = soft.unwrap_or(Duration::MAX);
+        Some(UsualDeadlines { shortest, soft: deadline(soft).min(hard.after(start)), hard })
     }
 
     /// Returns whether a value may be given these deadlines, to the millisecond, or up to `slack` less.
@@ -275,14 +276,14 @@ pub(crate) struct UsualDeadlines {
     shortest: Duration,
     /// As if stored at the origin of time.
     soft: Deadline,
-    hard: Deadline,
+    hard: HardSpan,
 }
 
 impl UsualDeadlines {
     #[inline]
-    pub(crate) fn deadlines(&self, clock: &Clock) -> (Timestamp, Deadline, Deadline) {
+    pub(crate) fn deadlines(&self, clock: &Clock) -> (Timestamp, Deadline, HardSpan) {
         let now = clock.about(self.shortest);
-        (now, self.soft.moved_by(now), self.hard.moved_by(now))
+        (now, self.soft.moved_by(now), self.hard)
     }
 }
 
@@ -483,7 +484,7 @@ mod tests {
 
     fn deadlines(defaults: DefaultLifetime, own: Lifetime) -> (Option<Duration>, Option<Duration>) {
         let (now, soft, hard) = defaults.deadlines(own, &Clock::manual().0);
-        (soft.remaining(now), hard.remaining(now))
+        (soft.remaining(now), hard.after(now).remaining(now))
     }
 
     const CACHE: DefaultLifetime =
@@ -514,7 +515,7 @@ mod tests {
         for own in [Lifetime::HardOnly(month), Lifetime::Both { soft: Some(month), hard: Some(month) }] {
             let (clock, _time) = Clock::manual();
             let (now, soft, hard) = CACHE.deadlines(own, &clock);
-            assert_eq!(HardSpan::kept(now, hard), hard);
+            let hard = hard.after(now);
             assert!(soft <= hard && soft.remaining(now) >= Some(days(30)), "{soft:?}, {hard:?}");
         }
     }

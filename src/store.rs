@@ -18,7 +18,7 @@ pub(crate) use self::look::Look;
 pub(crate) use self::place::{Refusal, Terms};
 pub(crate) use self::settings::{Listener, Settings, Weigher};
 use crate::budget::Budget;
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Timestamp};
 use crate::compact::Millis;
 use crate::entry::{Entry, Freshness, Handle, Judge, Meta};
 use crate::group::Group;
@@ -142,9 +142,16 @@ impl<K, V> Store<K, V> {
         &self.shards[self.index.shard_of(hash)]
     }
 
+    #[inline]
     fn judge(&self) -> Judge<'_> {
         // The coarse clock never runs ahead: what it takes for dead is dead.
-        Judge { root: &self.root, groups: &self.settings.groups, now: self.settings.clock.coarse() }
+        self.judge_at(self.settings.clock.coarse())
+    }
+
+    /// Returns what takes those for dead who are at `now`, a moment that has been.
+    #[inline]
+    fn judge_at(&self, now: Timestamp) -> Judge<'_> {
+        Judge { root: &self.root, groups: &self.settings.groups, now }
     }
 
     /// Returns whether an entry was overtaken by a bump of one of its groups or of the cache.

@@ -6,6 +6,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
+use super::Seat;
 use super::pool::{Pool, Slot};
 use crate::sync::Ordering;
 
@@ -61,6 +62,13 @@ impl<T> Handle<T> {
     #[inline]
     pub(super) fn into_slot(self) -> NonNull<Slot<T>> {
         ManuallyDrop::new(self).slot
+    }
+
+    /// Returns the seat that the entry has, in a table or not.
+    #[inline]
+    pub(crate) fn seat(&self) -> Seat {
+        // SAFETY: the slot is taken while there is a handle.
+        unsafe { Slot::seat(self.slot) }
     }
 
     pub(crate) fn ptr_eq(&self, other: &Handle<T>) -> bool {

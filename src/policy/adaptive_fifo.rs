@@ -115,6 +115,7 @@ impl EvictionPolicy for AdaptiveFifo {
         if self.ghost.knows(hash) { self.learn(hash) } else { Arrival::NEW }
     }
 
+    #[inline]
     fn succeed(&mut self, seat: Seat, residents: &impl Residents) -> Arrival {
         let profile = residents.profile(seat);
         let queue = self.queues.take(seat, profile.weight);
@@ -135,10 +136,12 @@ impl EvictionPolicy for AdaptiveFifo {
         self.queues.push(queue, seat, self.now, newcomer.weight);
     }
 
+    #[inline]
     fn remove(&mut self, seat: Seat, residents: &impl Residents) {
         self.queues.take(seat, residents.profile(seat).weight);
     }
 
+    #[inline]
     fn evict(&mut self, newcomer: Option<&mut Arrival>, residents: &impl Residents) -> Option<Seat> {
         self.has_evicted = true;
         let is_lost = newcomer.is_some_and(|arrival| self.contest(arrival, residents));
@@ -147,11 +150,12 @@ impl EvictionPolicy for AdaptiveFifo {
         if oldest.may_leave() { Some(self.let_go(&oldest)) } else { self.pass_over(residents) }
     }
 
+    #[inline]
     fn weight(&self) -> u64 {
         self.queues.total_weight()
     }
 
-    #[cfg(test)]
+    #[inline]
     fn len(&self) -> usize {
         self.queues.total_len()
     }

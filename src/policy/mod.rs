@@ -28,7 +28,7 @@ pub(crate) trait EvictionPolicy: Default {
     /// Lets go of a resident whose successor under the same key is about to come, and keeps its place for it.
     fn succeed(&mut self, seat: Seat, residents: &impl Residents) -> Self::Arrival;
 
-    /// Admits the resident that has taken a seat, `newcomer`.
+    /// Admits the resident that takes a seat, `newcomer`.
     fn insert(&mut self, seat: Seat, newcomer: Profile<'_>, arrival: Self::Arrival, residents: &impl Residents);
 
     /// Lets go of a resident that leaves for another reason than eviction.
@@ -42,7 +42,6 @@ pub(crate) trait EvictionPolicy: Default {
     fn weight(&self) -> u64;
 
     /// Returns how many residents there are.
-    #[cfg(test)]
     fn len(&self) -> usize;
 
     /// Panics unless links, lengths and weights agree.

@@ -15,14 +15,20 @@ type Left<K, V> = (Unlinked<Entry<K, V>>, RemovalCause);
 #[derive(Debug)]
 pub(crate) struct Leaving<K, V> {
     first: Option<Left<K, V>>,
-    others: Vec<Left<K, V>>,
-    pub(crate) flights: Vec<Arc<Flight<K, V>>>,
+    others: Option<Box<Others<K, V>>>,
+}
+
+/// What leaves beside the first entry.
+#[derive(Debug)]
+struct Others<K, V> {
+    entries: Vec<Left<K, V>>,
+    flights: Vec<Arc<Flight<K, V>>>,
 }
 
 impl<K, V> Default for Leaving<K, V> {
     #[inline]
     fn default() -> Self {
-        Leaving { first: None, others: Vec::new(), flights: Vec::new() }
+        Leaving { first: None, others: None }
     }
 }
 
@@ -33,18 +39,35 @@ impl<K, V> Leaving<K, V> {
         if self.first.is_none() {
             self.first = Some((entry, cause));
         } else {
-            self.others.push((entry, cause));
+            self.others().entries.push((entry, cause));
         }
     }
 
-    /// Hands the entries over, in the order in which they left.
+    /// Adds a flight.
+    #[cold]
+    pub(crate) fn push_flight(&mut self, flight: Arc<Flight<K, V>>) {
+        self.others().flights.push(flight);
+    }
+
+    /// Returns the flights.
     #[inline]
-    pub(crate) fn hand_over(&mut self, mut to: impl FnMut(Unlinked<Entry<K, V>>, RemovalCause)) {
-        if let Some((entry, cause)) = self.first.take() {
+    pub(crate) fn flights(&self) -> &[Arc<Flight<K, V>>] {
+        self.others.as_ref().map_or(&[], |others| &others.flights)
+    }
+
+    /// Hands the entries over, in the order in which they left, and drops the flights after them.
+    #[inline]
+    pub(crate) fn hand_over(self, mut to: impl FnMut(Unlinked<Entry<K, V>>, RemovalCause)) {
+        if let Some((entry, cause)) = self.first {
             to(entry, cause);
         }
-        if !self.others.is_empty() {
-            std::mem::take(&mut self.others).into_iter().for_each(|(entry, cause)| to(entry, cause));
+        if let Some(others) = self.others {
+            others.entries.into_iter().for_each(|(entry, cause)| to(entry, cause));
         }
+    }
+
+    #[cold]
+    fn others(&mut self) -> &mut Others<K, V> {
+        self.others.get_or_insert_with(|| Box::new(Others { entries: Vec::new(), flights: Vec::new() }))
     }
 }

@@ -65,14 +65,16 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Notes that an entry is about to come whose key has none.
+    #[inline]
     pub(crate) fn arrive(&mut self, hash: u64) -> Arrival {
         self.policy.arrive(hash)
     }
 
     /// Adds an entry whose key has none, and for which there is room. The shard may come to weigh `share`.
+    #[inline]
     pub(crate) fn insert(
         &mut self,
-        entry: &Handle<K, V>,
+        entry: Handle<K, V>,
         arrival: Arrival,
         judge: &Judge<'_>,
         share: impl FnOnce() -> u64,
@@ -88,9 +90,9 @@ impl<K, V> Shard<K, V> {
             self.clears.doomed += 1;
             self.clears.doomed_weight += weight;
         }
-        let (len, held) = (self.table.len() as u64 + 1, self.policy.weight() + weight);
-        let seat = self.table.insert(entry.clone(), || expected(share(), len, held));
-        self.policy.insert(seat, profile(entry), arrival, &self.table);
+        self.policy.insert(entry.seat(), profile(&entry), arrival, &self.table);
+        let policy = &self.policy;
+        self.table.insert(entry, || expected(share(), policy.len() as u64, policy.weight()));
     }
 
     pub(crate) fn remove<Q>(&mut self, hash: u64, key: &Q) -> Option<Unlinked<Entry<K, V>>>
@@ -102,6 +104,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Removes the entry of a key to which another is about to come, in its place.
+    #[inline]
     pub(crate) fn succeed<Q>(&mut self, hash: u64, key: &Q) -> Option<(Unlinked<Entry<K, V>>, Arrival)>
     where
         Q: Equivalent<K> + ?Sized,
@@ -124,6 +127,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Removes the entry at a seat that the policy has let go of, and keeps the sums right.
+    #[inline]
     fn unlink(&mut self, seat: Seat) -> Unlinked<Entry<K, V>> {
         let entry = self.table.unlink(seat);
         if entry.meta.born.get() < self.clears.last {
@@ -159,10 +163,14 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Reclaims some of the dead, if any are met soon, and returns what they weighed.
+    #[inline]
     fn sweep_for_room(&mut self, enough: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
-        if !self.sweep.is_due(judge) {
-            return 0;
-        }
+        if self.sweep.is_due(judge) { self.search_for_room(enough, judge, leaving) } else { 0 }
+    }
+
+    /// Sweeps for room where there may be something to find.
+    #[inline(never)]
+    fn search_for_room(&mut self, enough: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
         let small = self.table.seats() < SWEEP_FOR_ROOM;
         let steps = if small { SWEEP_FOR_ROOM } else { self.sweep.hope.min(SWEEP_FOR_ROOM) };
         let freed = self.sweep(steps, enough, judge, leaving);
@@ -177,8 +185,9 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Reclaims the dead among the next few entries, and returns what they weighed.
+    #[inline]
     pub(crate) fn sweep_in_passing(&mut self, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
-        self.sweep(SWEEP_IN_PASSING, u64::MAX, judge, leaving)
+        if self.sweep.is_due(judge) { self.sweep(SWEEP_IN_PASSING, u64::MAX, judge, leaving) } else { 0 }
     }
 
     /// Reclaims all dead entries, and returns what they weighed.
@@ -190,6 +199,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Looks at up to `steps` entries, and reclaims the dead among them until they weigh `enough`.
+    #[inline(never)]
     fn sweep(&mut self, steps: usize, enough: u64, judge: &Judge<'_>, leaving: &mut Leaving<K, V>) -> u64 {
         let mut freed = 0;
         if !self.sweep.is_due(judge) {
@@ -278,6 +288,7 @@ impl<K, V> Shard<K, V> {
     }
 
     /// Takes out the flight of a key: what it brings will be refused.
+    #[inline]
     pub(crate) fn fence<Q: Equivalent<K> + ?Sized>(&mut self, hash: u64, key: &Q) -> Option<Arc<Flight<K, V>>> {
         if self.flights.is_empty() {
             return None;
@@ -312,7 +323,7 @@ impl<K, V> Shard<K, V> {
     #[cfg(feature = "tiered")]
     fn fence_hash(&mut self, hash: u64, leaving: &mut Leaving<K, V>) {
         while let Ok(flight) = self.flights.find_entry(hash, |flight| flight.hash == hash) {
-            leaving.flights.push(flight.remove().0);
+            leaving.push_flight(flight.remove().0);
         }
     }
 

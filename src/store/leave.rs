@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use equivalent::Equivalent;
 
-use super::Store;
+use super::{Listener, Store};
 use crate::entry::{Entry, Freshness, Handle};
 use crate::index::Unlinked;
 use crate::shard::Leaving;
-use crate::stats::RemovalCause;
+use crate::stats::{RemovalCause, Tally};
 use crate::task::drop_quietly;
 
 impl<K, V> Store<K, V> {
@@ -24,8 +24,13 @@ impl<K, V> Store<K, V> {
     }
 
     /// Tells of what left the shards, and drops it. Called without any lock.
-    pub(crate) fn dispose(&self, mut leaving: Leaving<K, V>) {
-        let tally = self.tally();
+    pub(crate) fn dispose(&self, leaving: Leaving<K, V>) {
+        self.dispose_by(self.tally(), leaving);
+    }
+
+    /// Disposes as [`dispose`](Self::dispose) does, for who has asked for this thread's counters already.
+    #[inline]
+    pub(super) fn dispose_by(&self, tally: Tally<'_>, leaving: Leaving<K, V>) {
         leaving.hand_over(|entry, cause| {
             tally.removed(cause);
             self.tell(&entry, cause);
@@ -42,13 +47,18 @@ impl<K, V> Store<K, V> {
     #[inline]
     fn tell(&self, entry: &Entry<K, V>, cause: RemovalCause) {
         if let Some(listener) = &self.settings.listener {
-            // A listener is told of what has happened already: its panic must not look like a failure of the operation.
-            let told = catch_unwind(AssertUnwindSafe(|| listener(&entry.key, &entry.value, cause)));
-            if let Err(panic) = told {
-                self.tally().count(|counters| &counters.listener_panics);
-                self.watch().listener_panicked();
-                drop_quietly(panic);
-            }
+            self.tell_listener(listener, entry, cause);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_listener(&self, listener: &Listener<K, V>, entry: &Entry<K, V>, cause: RemovalCause) {
+        // A listener is told of what has happened already: its panic must not look like a failure of the operation.
+        let told = catch_unwind(AssertUnwindSafe(|| listener(&entry.key, &entry.value, cause)));
+        if let Err(panic) = told {
+            self.tally().count(|counters| &counters.listener_panics);
+            self.watch().listener_panicked();
+            drop_quietly(panic);
         }
     }
 
@@ -150,7 +160,9 @@ impl<K: Eq, V> Store<K, V> {
             }
             // First, since it compares keys: should that panic, what has left by then is in `leaving`, and is dropped once the
             // lock is free as well.
-            leaving.flights.extend(shard.fence(entry.hash, &entry.key));
+            if let Some(flight) = shard.fence(entry.hash, &entry.key) {
+                leaving.push_flight(flight);
+            }
             if let Some(entry) = shard.remove_entry(entry) {
                 freed.add(entry.meta.weight);
                 leaving.push(entry, RemovalCause::Removed);

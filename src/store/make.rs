@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Store;
 use crate::clock::AtomicDeadline;
-use crate::compact::{HardSpan, Millis, U48};
+use crate::compact::{Micros, Millis, U48};
 use crate::entry::{Entry, Handle, Meta};
 use crate::group::{AtomicGeneration, Generation};
 #[cfg(feature = "tiered")]
@@ -15,6 +15,7 @@ use crate::policy::Recency;
 impl<K: Eq, V> Store<K, V> {
     /// Makes an entry of `value`, weighed and dated now. Drops no other where it is `CLAIMED`: made by a thread that has a
     /// claim, for which a `Drop` that asks for the claimed key would wait.
+    #[inline]
     pub(crate) fn entry<const CLAIMED: bool>(
         &self,
         hash: u64,
@@ -26,25 +27,28 @@ impl<K: Eq, V> Store<K, V> {
     ) -> Handle<K, V> {
         let settings = &self.settings;
         let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
-        #[cfg(feature = "tiered")]
-        let is_copy = matches!(spec.lifetime, Lifetime::Left { .. });
-        let lifetime = settings.lifetime_of(spec.lifetime, &value);
-        let (now, soft, hard) = match &self.usual_deadlines {
-            Some(usual) if lifetime.is_default() => usual.deadlines(&settings.clock),
-            _ => settings.lifetime.deadlines(lifetime, &settings.clock),
+        let ((now, soft, hard), lead) = match &self.usual_deadlines {
+            // Nearly always: nothing of it depends on the value.
+            Some(usual) if settings.is_usual(&spec.lifetime, &value) => {
+                (usual.deadlines(&settings.clock), Micros::new(cost))
+            }
+            _ => {
+                let lifetime = settings.lifetime_of(spec.lifetime, &value);
+                (settings.lifetime.deadlines(lifetime, &settings.clock), settings.lead_of(lifetime, cost))
+            }
         };
         let meta = Meta {
             born: AtomicGeneration::new(born),
             soft: AtomicDeadline::new(soft),
-            hard: HardSpan::between(now, hard),
+            hard,
             groups: spec.groups,
             recency: Recency::default(),
             #[cfg(feature = "tiered")]
-            is_own: !is_copy,
+            is_own: !matches!(spec.lifetime, Lifetime::Left { .. }),
             weight: weight.max(1),
             created_ms: U48::new(now.as_ms()),
             grace: spec.grace.map_or(self.usual_grace, Millis::new),
-            lead: settings.lead_of(lifetime, cost),
+            lead,
         };
         let shard = self.index.shard_of(hash);
         let entry = Entry { key, value, meta, hash };

@@ -8,8 +8,8 @@ use crate::error::Rejected;
 use crate::flight::{Flight, Outcome};
 use crate::policy::Arrival;
 use crate::shard::{Leaving, Shard};
-use crate::stats::RemovalCause;
-use crate::sync::{Arc, RwLockWriteGuard};
+use crate::stats::{RemovalCause, Tally};
+use crate::sync::Arc;
 
 /// Under which condition an entry is stored.
 pub(crate) enum Terms<'a, K, V> {
@@ -67,30 +67,22 @@ pub(crate) enum Refusal {
 }
 
 impl<K: Eq, V> Store<K, V> {
-    /// Stores an entry on these terms, or says why not, and counts it. Where it was not stored, the caller's is the only handle.
-    pub(crate) fn admit(&self, entry: &Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
-        let admitted = self.place(entry, terms);
-        self.count_admitted(&admitted);
+    /// Stores an entry on these terms, or says why not, and counts it.
+    pub(crate) fn admit(&self, entry: Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
+        let tally = self.tally();
+        let admitted = self.place_by(tally, entry, terms);
+        count(tally, &admitted);
         admitted
     }
 
     /// Counts what came of storing an entry.
     pub(crate) fn count_admitted(&self, admitted: &Result<(), Refusal>) {
-        match admitted {
-            Ok(()) => self.tally().count(|counters| &counters.stores),
-            Err(Refusal::Rejected(_)) => self.tally().count(|counters| &counters.rejections),
-            Err(Refusal::Unmet | Refusal::Full) => {}
-        }
+        count(self.tally(), admitted);
     }
 
     /// Stores an entry as [`admit`](Self::admit) does, without counting it: a copy, or an attempt that others may follow.
-    pub(crate) fn place(&self, entry: &Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
-        let mut leaving = Leaving::default();
-        let admitted = self.try_admit(entry, terms, &mut leaving);
-        // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
-        leaving.flights.iter().for_each(|flight| flight.land(Outcome::Abandoned));
-        self.dispose(leaving);
-        admitted
+    pub(crate) fn place(&self, entry: Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
+        self.place_by(self.tally(), entry, terms)
     }
 
     /// Stores an entry on terms that make no room for it, without counting it. Where there is none, reclaims the dead first, unless the caller has
@@ -101,68 +93,106 @@ impl<K: Eq, V> Store<K, V> {
         terms: &Terms<'_, K, V>,
         reclaimed: &mut bool,
     ) -> Result<(), Refusal> {
-        match self.place(entry, terms) {
+        match self.place(entry.clone(), terms) {
             Err(Refusal::Full) if !std::mem::replace(reclaimed, true) => {
                 self.run_maintenance();
-                self.place(entry, terms)
+                self.place(entry.clone(), terms)
             }
             admitted => admitted,
         }
     }
 
-    fn try_admit(
+    fn place_by(&self, tally: Tally<'_>, entry: Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
+        let mut leaving = Leaving::default();
+        let placed = self.try_place(entry, terms, &mut leaving);
+        self.let_go(tally, leaving);
+        placed
+    }
+
+    /// Lets go of what an entry has overtaken or displaced.
+    // Always, as `take_out`: both are a part of every insert, and calls of their own for those that are in vain.
+    #[inline(always)]
+    fn let_go(&self, tally: Tally<'_>, leaving: Leaving<K, V>) {
+        // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
+        leaving.flights().iter().for_each(|flight| flight.land(Outcome::Abandoned));
+        self.dispose_by(tally, leaving);
+    }
+
+    #[inline]
+    fn try_place(
         &self,
+        entry: Handle<K, V>,
+        terms: &Terms<'_, K, V>,
+        leaving: &mut Leaving<K, V>,
+    ) -> Result<(), Refusal> {
+        let (hash, weight) = (entry.hash, entry.meta.weight);
+        let capacity = self.budget.capacity();
+        if weight > capacity || entry.meta.is_stillborn() {
+            return self.place_in_vain(capacity, &entry, terms, leaving);
+        }
+        let mut grant = self.budget.take(weight);
+        let mut shard = self.shard(hash).write();
+        loop {
+            if !self.hold(terms, &shard, &entry) {
+                return Err(Refusal::Unmet);
+            }
+            if grant.weight() >= weight {
+                break;
+            }
+            if terms.is_to_warm() {
+                return Err(Refusal::Full);
+            }
+            // Nothing is touched before it is sure that there will be room.
+            if grant.weight() + shard.weight() >= weight {
+                break;
+            }
+            drop(shard);
+            if let Err(refusal) = self.gather(&mut grant, weight, leaving) {
+                self.displace(&entry, terms, leaving)?;
+                return Err(refusal);
+            }
+            shard = self.shard(hash).write();
+        }
+        let judge = match terms {
+            // The entry was made a moment ago: its own time saves another look at the clock.
+            Terms::Always => self.judge_at(entry.meta.created()),
+            // It may have waited for its store, or be as old as the one that it succeeds.
+            _ => self.judge(),
+        };
+        let (freed, arrival) = take_out(&mut shard, &entry, terms, &judge, leaving);
+        grant.add(freed);
+        let mut arrival = arrival.unwrap_or_else(|| shard.arrive(hash));
+        let missing = weight.saturating_sub(grant.weight());
+        grant.add(shard.make_room(missing, Some(&mut arrival), &judge, leaving));
+        grant.spend(weight);
+        shard.insert(entry, arrival, &judge, || capacity / self.shards.len() as u64);
+        #[cfg(feature = "tiered")]
+        if let Terms::ToPause(_, until) = terms {
+            shard.pause(hash, *until);
+        }
+        grant.add(shard.sweep_in_passing(&judge, leaving));
+        Ok(())
+    }
+
+    /// Refuses an entry that is too heavy; tells of one that is dead on arrival, by a deadline of zero. It takes the place of what
+    /// was there, and nothing makes room for it.
+    #[cold]
+    fn place_in_vain(
+        &self,
+        capacity: u64,
         entry: &Handle<K, V>,
         terms: &Terms<'_, K, V>,
         leaving: &mut Leaving<K, V>,
     ) -> Result<(), Refusal> {
+        self.displace(entry, terms, leaving)?;
         let weight = entry.meta.weight;
-        let capacity = self.budget.capacity();
         if weight > capacity {
-            self.displace(entry, terms, leaving)?;
             return Err(Refusal::Rejected(Rejected { weight, capacity }));
         }
-        // Dead on arrival, by a deadline of zero: it takes the place of what was there, and nothing makes room for it.
-        if entry.meta.hard().has_passed(entry.meta.created()) {
-            self.displace(entry, terms, leaving)?;
-            // Told of after what it displaced.
-            leaving.hand_over(|entry, cause| self.announce(&entry, cause));
-            self.announce(entry, RemovalCause::Expired);
-            return Ok(());
-        }
-        let mut grant = self.budget.take(weight);
-        loop {
-            let mut shard = self.shard(entry.hash).write();
-            if !self.hold(terms, &shard, entry) {
-                return Err(Refusal::Unmet);
-            }
-            if terms.is_to_warm() && grant.weight() < weight {
-                return Err(Refusal::Full);
-            }
-            // Nothing is touched before it is sure that there will be room.
-            if grant.weight() + shard.weight() < weight {
-                drop(shard);
-                if let Err(refusal) = self.gather(&mut grant, weight, leaving) {
-                    self.displace(entry, terms, leaving)?;
-                    return Err(refusal);
-                }
-                continue;
-            }
-            let judge = self.judge();
-            let (freed, arrival) = Self::take_out(&mut shard, entry, terms, &judge, leaving);
-            grant.add(freed);
-            let mut arrival = arrival.unwrap_or_else(|| shard.arrive(entry.hash));
-            let missing = weight.saturating_sub(grant.weight());
-            grant.add(shard.make_room(missing, Some(&mut arrival), &judge, leaving));
-            grant.spend(weight);
-            shard.insert(entry, arrival, &judge, || capacity / self.shards.len() as u64);
-            #[cfg(feature = "tiered")]
-            if let Terms::ToPause(_, until) = terms {
-                shard.pause(entry.hash, *until);
-            }
-            grant.add(shard.sweep_in_passing(&judge, leaving));
-            return Ok(());
-        }
+        // Told of after what it displaced.
+        self.let_go(self.tally(), std::mem::take(leaving));
+        self.announce(entry, RemovalCause::Expired);
+        Ok(())
     }
 
     /// Removes what an entry was to replace that cannot be stored itself.
@@ -176,43 +206,19 @@ impl<K: Eq, V> Store<K, V> {
         if !self.hold(terms, &shard, entry) {
             return Err(Refusal::Unmet);
         }
-        let (freed, _) = Self::take_out(&mut shard, entry, terms, &self.judge(), leaving);
+        let (freed, _) = take_out(&mut shard, entry, terms, &self.judge(), leaving);
         self.budget.release(freed);
         Ok(())
     }
 
-    /// Takes out the entry and the flight of `entry`'s key; returns what the former weighed, and how `entry` will take its
-    /// place if there was one.
-    fn take_out(
-        shard: &mut RwLockWriteGuard<'_, Shard<K, V>>,
-        entry: &Entry<K, V>,
-        terms: &Terms<'_, K, V>,
-        judge: &Judge<'_>,
-        leaving: &mut Leaving<K, V>,
-    ) -> (u64, Option<Arrival>) {
-        match terms.flight() {
-            // The flight is the caller's own, who lets it land.
-            Some(flight) => {
-                shard.end_flight(flight);
-            }
-            None => {
-                if let Some(flight) = shard.fence(entry.hash, &entry.key) {
-                    leaving.flights.push(flight);
-                }
-            }
-        }
-        if let Terms::IfCurrent(old) = terms {
-            // Again, now that nobody can move it any more: it may have been expired while its successor was made.
-            entry.meta.soft.set(old.meta.soft.get());
-        }
-        let Some((old, arrival)) = shard.succeed(entry.hash, &entry.key) else { return (0, None) };
-        let weight = old.meta.weight;
-        let cause = judge.cause_of_death(&old.meta).unwrap_or(RemovalCause::Replaced);
-        leaving.push(old, cause);
-        (weight, Some(arrival))
+    /// Returns whether the terms hold of what there is of the entry's key.
+    #[inline]
+    fn hold(&self, terms: &Terms<'_, K, V>, shard: &Shard<K, V>, entry: &Entry<K, V>) -> bool {
+        matches!(terms, Terms::Always) || self.conditions_hold(terms, shard, entry)
     }
 
-    fn hold(&self, terms: &Terms<'_, K, V>, shard: &Shard<K, V>, entry: &Entry<K, V>) -> bool {
+    #[inline(never)]
+    fn conditions_hold(&self, terms: &Terms<'_, K, V>, shard: &Shard<K, V>, entry: &Entry<K, V>) -> bool {
         let current = || shard.find(entry.hash, &entry.key);
         let is_absent = || current().is_none_or(|known| self.freshness(&known.meta) == Freshness::Dead);
         // The groups are looked at again on every hit: a bump after this look finds the entry by its generation.
@@ -234,5 +240,42 @@ impl<K: Eq, V> Store<K, V> {
                 is_absent() && !flight.is_some_and(|flight| self.is_active(flight))
             }
         }
+    }
+}
+
+/// Takes out the entry and the flight of `entry`'s key; returns what the former weighed, and how `entry` will take its
+/// place if there was one.
+#[inline(always)]
+fn take_out<K: Eq, V>(
+    shard: &mut Shard<K, V>,
+    entry: &Entry<K, V>,
+    terms: &Terms<'_, K, V>,
+    judge: &Judge<'_>,
+    leaving: &mut Leaving<K, V>,
+) -> (u64, Option<Arrival>) {
+    if let Some(flight) = terms.flight() {
+        // It is the caller's own, who lets it land.
+        shard.end_flight(flight);
+    } else if let Some(flight) = shard.fence(entry.hash, &entry.key) {
+        leaving.push_flight(flight);
+    }
+    if let Terms::IfCurrent(old) = terms {
+        // Again, now that nobody can move it any more: it may have been expired while its successor was made.
+        entry.meta.soft.set(old.meta.soft.get());
+    }
+    let Some((old, arrival)) = shard.succeed(entry.hash, &entry.key) else { return (0, None) };
+    let weight = old.meta.weight;
+    let cause = judge.cause_of_death(&old.meta).unwrap_or(RemovalCause::Replaced);
+    leaving.push(old, cause);
+    (weight, Some(arrival))
+}
+
+/// Counts what came of storing an entry.
+#[inline]
+fn count(tally: Tally<'_>, admitted: &Result<(), Refusal>) {
+    match admitted {
+        Ok(()) => tally.count(|counters| &counters.stores),
+        Err(Refusal::Rejected(_)) => tally.count(|counters| &counters.rejections),
+        Err(Refusal::Unmet | Refusal::Full) => {}
     }
 }

@@ -230,7 +230,7 @@ where
         let entry = self.local.entry(key, value, born, options);
         let remote = &*self.remote;
         let mut write = Pending { remote, entry, at, local: Ok(()), done: None, sent: None, concluded: false };
-        write.local = self.local.store.admit(&write.entry, &Terms::Always);
+        write.local = self.local.store.admit(write.entry.clone(), &Terms::Always);
         remote.inbox.note(write.at.fingerprint, write.entry.hash);
         write
     }
@@ -418,7 +418,7 @@ where
                 Some(Found::Unknown(error)) => (Err(error), None),
                 None => (Err(unexpected("to a read: none")), None),
             };
-            let admitted = self.local.store.place(&entry, &Terms::IfAbsent);
+            let admitted = self.local.store.place(entry.clone(), &Terms::IfAbsent);
             if admitted == Err(Refusal::Unmet) {
                 return Added::Present;
             }
@@ -504,7 +504,7 @@ where
             let spec = self.spec_of(&arrived);
             let entry =
                 self.local.store.entry::<false>(hash, key.to_key(), value.clone(), born, spec, arrived.load_cost);
-            let local = self.local.store.place(&entry, &Terms::Always);
+            let local = self.local.store.place(entry.clone(), &Terms::Always);
             self.remote.inbox.note(at.fingerprint, hash);
             let mut write = Pending {
                 remote: &self.remote,
