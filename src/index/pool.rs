@@ -130,20 +130,6 @@ impl<T> Slot<T> {
         unsafe { &(*slot.as_ptr()).linked }
     }
 
-    /// Writes an entry to a slot, and returns its only handle.
-    ///
-    /// # Safety
-    /// The slot is taken, nobody else's, and its count zero.
-    #[inline]
-    unsafe fn fill(slot: NonNull<Slot<T>>, entry: T) -> Handle<T> {
-        // SAFETY: by the contract.
-        unsafe { slot.cast::<T>().write(entry) };
-        // SAFETY: it is taken. Relaxed: whoever else learns of the entry does so by a happens-before.
-        unsafe { Slot::refs(slot) }.store(1, Ordering::Relaxed);
-        // SAFETY: this is the count of the only handle.
-        unsafe { Handle::from_slot(slot) }
-    }
-
     /// Returns the chunk.
     ///
     /// # Safety
@@ -185,6 +171,30 @@ impl<T> Slot<T> {
     }
 }
 
+/// A slot for an entry that is still to be made: taken, nobody else's, and its count zero. Vacant again if it is dropped.
+pub(crate) struct Vacancy<T>(NonNull<Slot<T>>);
+
+impl<T> Vacancy<T> {
+    /// Writes the entry there, and returns its only handle.
+    #[inline]
+    pub(crate) fn fill(self, entry: T) -> Handle<T> {
+        let slot = ManuallyDrop::new(self).0;
+        // SAFETY: the slot is this one's alone.
+        unsafe { slot.cast::<T>().write(entry) };
+        // SAFETY: it is taken. Relaxed: whoever else learns of the entry does so by a happens-before.
+        unsafe { Slot::refs(slot) }.store(1, Ordering::Relaxed);
+        // SAFETY: this is the count of the only handle.
+        unsafe { Handle::from_slot(slot) }
+    }
+}
+
+impl<T> Drop for Vacancy<T> {
+    fn drop(&mut self) {
+        // SAFETY: the slot is taken, with a count of zero, and nobody but this knows of it.
+        unsafe { Pool::take_back(Slot::pool(self.0), self.0) };
+    }
+}
+
 impl<T> Pool<T> {
     /// Returns a pool for about `expected` entries.
     pub(super) fn new(expected: usize, ledger: Arc<Ledger>, shared: Weak<Shared<T>>) -> NonNull<Pool<T>> {
@@ -212,14 +222,14 @@ impl<T> Pool<T> {
         &self.state
     }
 
-    /// Makes an entry, in the slot of a proven one if there is any, and says whether a table waits to be freed.
+    /// Finds a slot for an entry, that of a proven one if there is any, and says whether a table waits to be freed.
     ///
     /// Runs `Drop` of the proven entry: not to be called with any lock.
     ///
     /// # Safety
     /// The pool is held, by whoever calls this.
     #[inline]
-    pub(super) unsafe fn make(pool: NonNull<Pool<T>>, entry: T) -> (Handle<T>, bool) {
+    pub(super) unsafe fn vacancy(pool: NonNull<Pool<T>>) -> (Vacancy<T>, bool) {
         // SAFETY: by the contract.
         let Pool { state: lock, numbering, .. } = unsafe { pool.as_ref() };
         let mut state = lock.lock();
@@ -236,23 +246,21 @@ impl<T> Pool<T> {
                 slot
             }
         };
-        // SAFETY: the slot is nobody else's, and its count still zero.
-        (unsafe { Slot::fill(slot, entry) }, has_table)
+        (Vacancy(slot), has_table)
     }
 
-    /// Makes an entry as [`make`](Self::make) does, but in a vacant slot, so that no other is dropped for it.
+    /// Finds a slot as [`vacancy`](Self::vacancy) does, but a vacant one, so that no other entry is dropped for it.
     ///
     /// # Safety
-    /// As for [`make`](Self::make).
-    pub(super) unsafe fn make_without_drops(pool: NonNull<Pool<T>>, entry: T) -> (Handle<T>, bool) {
+    /// As for [`vacancy`](Self::vacancy).
+    pub(super) unsafe fn vacancy_without_drops(pool: NonNull<Pool<T>>) -> (Vacancy<T>, bool) {
         // SAFETY: by the contract.
         let Pool { state, numbering, .. } = unsafe { pool.as_ref() };
         let mut state = state.lock();
         let has_table = state.waiting.has_table();
         let slot = state.take(pool, *numbering);
         drop(state);
-        // SAFETY: the slot is nobody else's, and its count still zero.
-        (unsafe { Slot::fill(slot, entry) }, has_table)
+        (Vacancy(slot), has_table)
     }
 
     /// Takes back a slot whose entry has been moved out of it, or dropped.

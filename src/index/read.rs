@@ -11,7 +11,7 @@ use super::handle::Handle;
 use super::hazard::{Domain, Hold, PROCESS, Read, Reader};
 use super::limbo::{Ledger, Shared};
 use super::lines::{Found, Header, Lines, Place, View};
-use super::pool::{Pool, Slot};
+use super::pool::{Pool, Slot, Vacancy};
 use super::table::Table;
 use crate::sync::model::AtomicPtr;
 use crate::sync::{Arc, Ordering, Padded};
@@ -76,29 +76,35 @@ impl<T: Indexed> Index<T> {
         (hash >> SHARD_BITS_FROM) as usize & (self.roots.0.len() - 1)
     }
 
-    /// Makes an entry for the table of this shard.
+    /// Finds room for an entry of the table of this shard, which is made right where it is to stay.
     ///
     /// Not to be called with any lock: after a table has grown, it may pay for what frees the old one, and drop entries that
     /// have left.
     #[inline]
-    pub(crate) fn make(&self, shard: usize, entry: T) -> Handle<T> {
+    pub(crate) fn vacancy(&self, shard: usize) -> Vacancy<T> {
         // SAFETY: the pools stay while `shared` does.
-        let (handle, has_table) = unsafe { Pool::make(self.shared.pools[shard], entry) };
+        let (vacancy, has_table) = unsafe { Pool::vacancy(self.shared.pools[shard]) };
         if has_table {
             self.shared.prove_in_passing();
         }
-        handle
+        vacancy
     }
 
-    /// Makes an entry as [`make`](Self::make) does, but drops none: for a thread that others wait for, of which what is dropped
-    /// might be one.
-    pub(crate) fn make_without_drops(&self, shard: usize, entry: T) -> Handle<T> {
+    /// Makes an entry for the table of this shard, as [`vacancy`](Self::vacancy) has it.
+    #[inline]
+    pub(crate) fn make(&self, shard: usize, entry: T) -> Handle<T> {
+        self.vacancy(shard).fill(entry)
+    }
+
+    /// Finds room as [`vacancy`](Self::vacancy) does, but drops no other entry: for a thread that others wait for, of which what
+    /// is dropped might be one.
+    pub(crate) fn vacancy_without_drops(&self, shard: usize) -> Vacancy<T> {
         // SAFETY: the pools stay while `shared` does.
-        let (handle, has_table) = unsafe { Pool::make_without_drops(self.shared.pools[shard], entry) };
+        let (vacancy, has_table) = unsafe { Pool::vacancy_without_drops(self.shared.pools[shard]) };
         if has_table {
             self.shared.prove_without_drops();
         }
-        handle
+        vacancy
     }
 
     /// Returns this thread as a reader, for [`find_by`](Self::find_by); `None` while it is being torn down.

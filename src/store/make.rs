@@ -15,7 +15,7 @@ use crate::policy::Recency;
 impl<K: Eq, V> Store<K, V> {
     /// Makes an entry of `value`, weighed and dated now. Drops no other where it is `CLAIMED`: made by a thread that has a
     /// claim, for which a `Drop` that asks for the claimed key would wait.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn entry<const CLAIMED: bool>(
         &self,
         hash: u64,
@@ -26,14 +26,17 @@ impl<K: Eq, V> Store<K, V> {
         cost: Duration,
     ) -> Handle<K, V> {
         let settings = &self.settings;
-        let weight = spec.weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
+        // One by one, so that what needs no drop is not kept in memory for it.
+        let Spec { lifetime: own, grace, weight, groups } = spec;
+        let weight = weight.unwrap_or_else(|| settings.weigher.as_ref().map_or(1, |weigh| weigh(&key, &value)));
+        let shard = self.index.shard_of(hash);
+        // Before the entry is made: what may panic, or drop another, is done by then, and it is written where it is to stay.
+        let vacancy = if CLAIMED { self.index.vacancy_without_drops(shard) } else { self.index.vacancy(shard) };
         let ((now, soft, hard), lead) = match &self.usual_deadlines {
             // Nearly always: nothing of it depends on the value.
-            Some(usual) if settings.is_usual(&spec.lifetime, &value) => {
-                (usual.deadlines(&settings.clock), Micros::new(cost))
-            }
+            Some(usual) if settings.is_usual(own, &value) => (usual.deadlines(&settings.clock), Micros::new(cost)),
             _ => {
-                let lifetime = settings.lifetime_of(spec.lifetime, &value);
+                let lifetime = settings.lifetime_of(own, &value);
                 (settings.lifetime.deadlines(lifetime, &settings.clock), settings.lead_of(lifetime, cost))
             }
         };
@@ -41,18 +44,16 @@ impl<K: Eq, V> Store<K, V> {
             born: AtomicGeneration::new(born),
             soft: AtomicDeadline::new(soft),
             hard,
-            groups: spec.groups,
+            groups,
             recency: Recency::default(),
             #[cfg(feature = "tiered")]
-            is_own: !matches!(spec.lifetime, Lifetime::Left { .. }),
+            is_own: !matches!(own, Lifetime::Left { .. }),
             weight: weight.max(1),
             created_ms: U48::new(now.as_ms()),
-            grace: spec.grace.map_or(self.usual_grace, Millis::new),
+            grace: grace.map_or(self.usual_grace, Millis::new),
             lead,
         };
-        let shard = self.index.shard_of(hash);
-        let entry = Entry { key, value, meta, hash };
-        if CLAIMED { self.index.make_without_drops(shard, entry) } else { self.index.make(shard, entry) }
+        vacancy.fill(Entry { key, value, meta, hash })
     }
 
     /// Makes the entry that takes the place of `old` with another value: in its groups, and as old as it.

@@ -37,7 +37,7 @@ pub(crate) struct Settings<K, V> {
 impl<K, V> Settings<K, V> {
     /// Returns whether the cache's own deadlines hold for `value`, which was stored with `own`.
     #[inline]
-    pub(super) fn is_usual(&self, own: &Lifetime, value: &V) -> bool {
+    pub(super) fn is_usual(&self, own: Lifetime, value: &V) -> bool {
         own.is_default() && self.absence.as_ref().is_none_or(|absence| !(absence.is)(value))
     }
 
