@@ -365,7 +365,7 @@ where
     /// Takes one shard's lock. An entry that needs more room than its shard holds takes the others', one after the other.
     pub fn insert(&self, key: K, value: V) -> Result<(), Rejected> {
         let born = self.store.settings.groups.generation();
-        self.put(key, value, born, Spec::default(), &Terms::Always).map(|_| ())
+        self.put(key, value, born, Spec::default(), &Terms::Always).or_else(Refusal::into_rejection)
     }
 
     /// Stores `value` under `key` with these options; otherwise as [`insert`](Self::insert).
@@ -374,7 +374,8 @@ where
     /// As [`insert`](Self::insert).
     pub fn insert_with(&self, key: K, value: V, options: EntryOptions) -> Result<(), Rejected> {
         let groups = &self.store.settings.groups;
-        self.put(key, value, groups.generation(), options.resolve(groups), &Terms::Always).map(|_| ())
+        self.put(key, value, groups.generation(), options.resolve(groups), &Terms::Always)
+            .or_else(Refusal::into_rejection)
     }
 
     /// Stores `value` under `key` unless there is a value already, fresh or stale. Returns whether it did.
@@ -393,18 +394,19 @@ where
     /// As [`add`](Self::add).
     pub fn add_with(&self, key: K, value: V, options: EntryOptions) -> Result<bool, Rejected> {
         let groups = &self.store.settings.groups;
-        self.put(key, value, groups.generation(), options.resolve(groups), &Terms::IfAbsent)
+        match self.put(key, value, groups.generation(), options.resolve(groups), &Terms::IfAbsent) {
+            Ok(()) => Ok(true),
+            Err(refusal) => refusal.into_rejection().map(|()| false),
+        }
     }
 
     /// Stores a value that was given, not loaded: it counts as loaded when it was `born`, before its groups were looked up, so
     /// that a bump while it is being stored takes it along.
-    fn put(&self, key: K, value: V, born: Generation, spec: Spec, terms: &Terms<'_, K, V>) -> Result<bool, Rejected> {
+    // Always: a caller that says nothing of the value's deadlines and weight pays nothing for what it might have said.
+    #[inline(always)]
+    fn put(&self, key: K, value: V, born: Generation, spec: Spec, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
         let entry = self.store.entry::<false>(self.hash(&key), key, value, born, spec, Duration::ZERO);
-        match self.store.admit(entry, terms) {
-            Ok(()) => Ok(true),
-            Err(Refusal::Unmet | Refusal::Full) => Ok(false),
-            Err(Refusal::Rejected(rejected)) => Err(rejected),
-        }
+        self.store.admit(entry, terms)
     }
 
     /// Makes an entry of a value that was given, not loaded.

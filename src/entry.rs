@@ -156,7 +156,8 @@ impl Judge<'_> {
     /// Returns why an entry is dead, or `None` while it is alive.
     #[inline]
     pub(crate) fn cause_of_death(&self, meta: &Meta) -> Option<RemovalCause> {
-        if meta.hard().has_passed(self.now) {
+        // The soft deadline, which is no later, is compared at once; the hard one is worked out.
+        if meta.soft.get().has_passed(self.now) && meta.hard().has_passed(self.now) {
             Some(RemovalCause::Expired)
         } else if self.is_killed(meta) {
             Some(RemovalCause::Invalidated)

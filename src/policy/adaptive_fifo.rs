@@ -73,18 +73,30 @@ pub(crate) struct AdaptiveFifo {
     has_evicted: bool,
 }
 
-/// How a resident that is about to come will be admitted.
+/// How a resident that is about to come will be admitted: as the newest of a queue, with a count to begin with.
 #[derive(Debug)]
-pub(crate) enum Arrival {
-    /// As the newest of a queue, with a count to begin with.
-    Placed(QueueName, u8),
-    /// By a contest, if anything has to make room: it is known when its previous visit began, unless it was in main.
-    Returning(Option<u32>),
+pub(crate) struct Arrival {
+    queue: QueueName,
+    count: u8,
+    /// What decides on the queue instead, if anything has to make room.
+    challenge: Option<Challenge>,
+}
+
+/// A contest that is still to be: by a key that returns.
+#[derive(Clone, Copy, Debug)]
+struct Challenge {
+    /// When the key's previous visit began; `None` if it was in main.
+    visited: Option<u32>,
 }
 
 impl Arrival {
     /// How a key comes that was not here of late.
-    const NEW: Arrival = Arrival::Placed(QueueName::Small, 0);
+    const NEW: Arrival = Arrival { queue: QueueName::Small, count: 0, challenge: None };
+
+    /// How a key comes that returns. While nothing has to make room, there is nobody to challenge.
+    fn returning(visited: Option<u32>) -> Arrival {
+        Arrival { queue: QueueName::Main, count: 0, challenge: Some(Challenge { visited }) }
+    }
 }
 
 /// A resident that may have to leave: the oldest of its queue.
@@ -119,7 +131,7 @@ impl EvictionPolicy for AdaptiveFifo {
     fn succeed(&mut self, seat: Seat, residents: &impl Residents) -> Arrival {
         let profile = residents.profile(seat);
         let queue = self.queues.take(seat, profile.weight);
-        Arrival::Placed(queue, profile.recency.count())
+        Arrival { queue, count: profile.recency.count(), challenge: None }
     }
 
     #[inline]
@@ -127,13 +139,8 @@ impl EvictionPolicy for AdaptiveFifo {
         if !self.has_evicted {
             self.fill_main(residents);
         }
-        let (queue, count) = match arrival {
-            Arrival::Placed(queue, count) => (queue, count),
-            // Nothing had to make room, so there was nobody to challenge.
-            Arrival::Returning(_) => (QueueName::Main, 0),
-        };
-        newcomer.recency.set(count);
-        self.queues.push(queue, seat, self.now, newcomer.weight);
+        newcomer.recency.set(arrival.count);
+        self.queues.push(arrival.queue, seat, self.now, newcomer.weight);
     }
 
     #[inline]
@@ -141,7 +148,7 @@ impl EvictionPolicy for AdaptiveFifo {
         self.queues.take(seat, residents.profile(seat).weight);
     }
 
-    #[inline]
+    #[inline(always)]
     fn evict(&mut self, newcomer: Option<&mut Arrival>, residents: &impl Residents) -> Option<Seat> {
         self.has_evicted = true;
         let is_lost = newcomer.is_some_and(|arrival| self.contest(arrival, residents));
@@ -172,7 +179,7 @@ impl AdaptiveFifo {
     /// Moves the oldest of the small queue to main, hit or not, if the small queue has no place for another.
     #[inline(never)]
     fn fill_main(&mut self, residents: &impl Residents) {
-        if self.queues.weight(QueueName::Small) >= self.target()
+        if self.small_is_full()
             && let Some(oldest) = self.queues.oldest(QueueName::Small)
         {
             let weight = residents.profile(oldest).weight;
@@ -197,13 +204,13 @@ impl AdaptiveFifo {
                 if age + stay as u64 <= turnover + step {
                     self.move_target(STEP_UP);
                 }
-                Arrival::Returning(Some(self.now.wrapping_sub(shade.age).wrapping_sub(stay as u32)))
+                Arrival::returning(Some(self.now.wrapping_sub(shade.age).wrapping_sub(stay as u32)))
             }
             QueueName::Main => {
                 if 2 * age <= turnover + step {
                     self.move_target(STEP_DOWN);
                 }
-                Arrival::Returning(None)
+                Arrival::returning(None)
             }
         }
     }
@@ -214,20 +221,26 @@ impl AdaptiveFifo {
         self.share = (self.share + residents * one).clamp(0.0, MAX_SHARE.min(1.0 - one));
     }
 
-    /// Returns what the small queue may weigh.
+    /// Returns whether the small queue weighs what it may. Then there is somebody in it, since that is one at least.
     #[inline]
+    fn small_is_full(&self) -> bool {
+        let small = self.queues.weight(QueueName::Small);
+        // Whole numbers reach a number rounded down where the next one is past it: no rounding is cheaper, and this is asked for
+        // each eviction.
+        small > 0 && self.share * float(self.queues.total_weight()) < float(small + 1)
+    }
+
+    /// Returns what the small queue may weigh.
     fn target(&self) -> u64 {
-        // By way of signed integers, which a processor converts at once.
-        let weight = self.queues.total_weight().min(i64::MAX as u64) as i64;
-        ((self.share * weight as f64) as i64).max(1) as u64
+        ((self.share * float(self.queues.total_weight())) as u64).max(1)
     }
 
     /// Decides where a key goes that returns, and returns whether main's oldest has to leave for it.
     #[inline]
     fn contest(&mut self, arrival: &mut Arrival, residents: &impl Residents) -> bool {
-        let Arrival::Returning(visited) = *arrival else { return false };
-        let (queue, is_lost) = self.challenge(visited, residents);
-        *arrival = Arrival::Placed(queue, 0);
+        let Some(challenge) = arrival.challenge.take() else { return false };
+        let (queue, is_lost) = self.challenge(challenge.visited, residents);
+        arrival.queue = queue;
         is_lost
     }
 
@@ -263,9 +276,7 @@ impl AdaptiveFifo {
     /// Returns the queue whose oldest leaves where nobody has to for a key that returns, unless it was hit.
     #[inline]
     fn next(&self) -> QueueName {
-        // At least one is the target, so in a small queue that is full there is somebody.
-        let small_is_full = self.queues.weight(QueueName::Small) >= self.target();
-        if small_is_full || self.queues.len(QueueName::Main) == 0 { QueueName::Small } else { QueueName::Main }
+        if self.small_is_full() || self.queues.len(QueueName::Main) == 0 { QueueName::Small } else { QueueName::Main }
     }
 
     /// Moves those that were hit, and evicts who is met then, apart like [`learn`](Self::learn).
@@ -311,6 +322,12 @@ impl AdaptiveFifo {
         recency.set(recency.count().saturating_sub(1));
         self.queues.renew(oldest.seat, self.now);
     }
+}
+
+/// Returns a weight as a float, by way of a signed integer, which a processor converts at once.
+#[inline]
+fn float(weight: u64) -> f64 {
+    weight.min(i64::MAX as u64) as i64 as f64
 }
 
 impl Oldest<'_> {
@@ -471,7 +488,7 @@ mod tests {
         let counts = |others: u64| {
             let mut shelf = full(1_000);
             (1_001..1_001 + others).for_each(|key| assert!(!shelf.access(key, 1)));
-            matches!(shelf.policy.arrive(951), Arrival::Returning(_))
+            shelf.policy.arrive(951).challenge.is_some()
         };
         assert!(counts(1_900));
         assert!(!counts(2_100));

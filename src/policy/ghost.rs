@@ -129,11 +129,7 @@ impl Ghost {
 /// Puts `first` before the others of a slice, the last of which is lost.
 #[inline]
 fn push_front<T: Copy>(slots: &mut [T; BUCKET], first: T) {
-    // By halves that overlap, each of which a processor moves at once.
-    const HALF: usize = BUCKET / 2;
-    let [younger, older] = [0, HALF - 1].map(|at| *slots[at..].first_chunk::<HALF>().expect("two halves are all"));
-    slots[1..=HALF].copy_from_slice(&younger);
-    slots[HALF..].copy_from_slice(&older);
+    slots.copy_within(..BUCKET - 1, 1);
     slots[0] = first;
 }
 

@@ -56,18 +56,26 @@ impl<K, V> Leaving<K, V> {
     }
 
     /// Hands the entries over, in the order in which they left, and drops the flights after them.
-    #[inline]
-    pub(crate) fn hand_over(self, mut to: impl FnMut(Unlinked<Entry<K, V>>, RemovalCause)) {
-        if let Some((entry, cause)) = self.first {
+    // Always, since it is called where an insert ends, and hands over what has been pushed there.
+    #[inline(always)]
+    pub(crate) fn hand_over(&mut self, mut to: impl FnMut(Unlinked<Entry<K, V>>, RemovalCause)) {
+        if let Some((entry, cause)) = self.first.take() {
             to(entry, cause);
         }
-        if let Some(others) = self.others {
-            others.entries.into_iter().for_each(|(entry, cause)| to(entry, cause));
+        if let Some(others) = self.others.take() {
+            others.hand_over(to);
         }
     }
 
     #[cold]
     fn others(&mut self) -> &mut Others<K, V> {
         self.others.get_or_insert_with(|| Box::new(Others { entries: Vec::new(), flights: Vec::new() }))
+    }
+}
+
+impl<K, V> Others<K, V> {
+    #[cold]
+    fn hand_over(self, mut to: impl FnMut(Unlinked<Entry<K, V>>, RemovalCause)) {
+        self.entries.into_iter().for_each(|(entry, cause)| to(entry, cause));
     }
 }

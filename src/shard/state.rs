@@ -140,6 +140,7 @@ impl<K, V> Shard<K, V> {
 
     /// Frees `amount` of weight as far as that is possible, dead entries first, and returns how much it was. For a newcomer
     /// to this shard, or for something elsewhere.
+    #[inline(always)]
     pub(crate) fn make_room(
         &mut self,
         amount: u64,

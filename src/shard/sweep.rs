@@ -14,23 +14,26 @@ pub(super) struct Sweep {
     pub(super) cursor: usize,
     /// How many entries the next search for room looks at, as far as it may.
     pub(super) hope: usize,
-    /// How many bumps there had been when the last whole round began; `None` if it may have missed an entry all the same.
-    swept: Option<u64>,
+    /// How many bumps there had been when the last whole round began; [`NEVER`] if it may have missed an entry all the same.
+    swept: u64,
     /// The same for this round.
-    began: Option<u64>,
+    began: u64,
     /// No entry's hard deadline is before this.
     earliest: Deadline,
     /// The same for the entries this round has passed, or that came while it went.
     next_earliest: Deadline,
 }
 
+/// A number of bumps that there never is.
+const NEVER: u64 = u64::MAX;
+
 impl Default for Sweep {
     fn default() -> Self {
         Sweep {
             cursor: 0,
             hope: usize::MAX,
-            swept: Some(0),
-            began: Some(0),
+            swept: 0,
+            began: 0,
             earliest: Deadline::NEVER,
             next_earliest: Deadline::NEVER,
         }
@@ -41,7 +44,7 @@ impl Sweep {
     /// Returns whether a dead entry can be in the shard.
     #[inline]
     pub(super) fn is_due(&self, judge: &Judge<'_>) -> bool {
-        self.earliest.has_passed(judge.now) || self.swept != Some(judge.groups.effective_bumps())
+        self.earliest.has_passed(judge.now) || self.swept != judge.groups.effective_bumps()
     }
 
     /// Notes an entry that has just come.
@@ -54,7 +57,7 @@ impl Sweep {
     /// Notes that an entry has come that was dead by then, so that no later bump tells of it: a round has to meet it,
     /// and the one under way may be past its place.
     pub(super) fn note_dead(&mut self) {
-        (self.swept, self.began) = (None, None);
+        (self.swept, self.began) = (NEVER, NEVER);
     }
 
     /// Notes an entry that was looked at and is alive.
@@ -64,7 +67,7 @@ impl Sweep {
 
     /// Notes that a round begins. `bumps` were counted before any of its entries is looked at.
     pub(super) fn begin_round(&mut self, bumps: u64) {
-        self.began = Some(bumps);
+        self.began = bumps;
         self.next_earliest = Deadline::NEVER;
     }
 

@@ -24,13 +24,13 @@ impl<K, V> Store<K, V> {
     }
 
     /// Tells of what left the shards, and drops it. Called without any lock.
-    pub(crate) fn dispose(&self, leaving: Leaving<K, V>) {
-        self.dispose_by(self.tally(), leaving);
+    pub(crate) fn dispose(&self, mut leaving: Leaving<K, V>) {
+        self.dispose_by(self.tally(), &mut leaving);
     }
 
     /// Disposes as [`dispose`](Self::dispose) does, for who has asked for this thread's counters already.
     #[inline]
-    pub(super) fn dispose_by(&self, tally: Tally<'_>, leaving: Leaving<K, V>) {
+    pub(super) fn dispose_by(&self, tally: Tally<'_>, leaving: &mut Leaving<K, V>) {
         leaving.hand_over(|entry, cause| {
             tally.removed(cause);
             self.tell(&entry, cause);

@@ -66,6 +66,16 @@ pub(crate) enum Refusal {
     Full,
 }
 
+impl Refusal {
+    /// Returns the error that a caller is told, to whom nothing but a weight is one.
+    pub(crate) fn into_rejection(self) -> Result<(), Rejected> {
+        match self {
+            Refusal::Rejected(rejected) => Err(rejected),
+            Refusal::Unmet | Refusal::Full => Ok(()),
+        }
+    }
+}
+
 impl<K: Eq, V> Store<K, V> {
     /// Stores an entry on these terms, or says why not, and counts it.
     pub(crate) fn admit(&self, entry: Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
@@ -105,14 +115,14 @@ impl<K: Eq, V> Store<K, V> {
     fn place_by(&self, tally: Tally<'_>, entry: Handle<K, V>, terms: &Terms<'_, K, V>) -> Result<(), Refusal> {
         let mut leaving = Leaving::default();
         let placed = self.try_place(entry, terms, &mut leaving);
-        self.let_go(tally, leaving);
+        self.let_go(tally, &mut leaving);
         placed
     }
 
     /// Lets go of what an entry has overtaken or displaced.
     // Always, as `take_out`: both are a part of every insert, and calls of their own for those that are in vain.
     #[inline(always)]
-    fn let_go(&self, tally: Tally<'_>, leaving: Leaving<K, V>) {
+    fn let_go(&self, tally: Tally<'_>, leaving: &mut Leaving<K, V>) {
         // Whoever waits for a load that was overtaken by a value stored meanwhile finds that value.
         leaving.flights().iter().for_each(|flight| flight.land(Outcome::Abandoned));
         self.dispose_by(tally, leaving);
@@ -190,7 +200,7 @@ impl<K: Eq, V> Store<K, V> {
             return Err(Refusal::Rejected(Rejected { weight, capacity }));
         }
         // Told of after what it displaced.
-        self.let_go(self.tally(), std::mem::take(leaving));
+        self.let_go(self.tally(), leaving);
         self.announce(entry, RemovalCause::Expired);
         Ok(())
     }
@@ -273,9 +283,9 @@ fn take_out<K: Eq, V>(
 /// Counts what came of storing an entry.
 #[inline]
 fn count(tally: Tally<'_>, admitted: &Result<(), Refusal>) {
-    match admitted {
-        Ok(()) => tally.count(|counters| &counters.stores),
-        Err(Refusal::Rejected(_)) => tally.count(|counters| &counters.rejections),
-        Err(Refusal::Unmet | Refusal::Full) => {}
+    if admitted.is_ok() {
+        tally.count(|counters| &counters.stores);
+    } else if matches!(admitted, Err(Refusal::Rejected(_))) {
+        tally.count(|counters| &counters.rejections);
     }
 }
