@@ -177,6 +177,11 @@ impl GroupSet {
     pub(crate) const EMPTY: GroupSet = GroupSet(None);
 
     #[inline]
+    pub(crate) fn one(group: Arc<Group>) -> GroupSet {
+        GroupSet(Some(group))
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[Arc<Group>] {
         match &self.0 {
             None => &[],

@@ -3,11 +3,12 @@
 mod name;
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use self::name::Name;
+use self::name::{Name, Names};
 use crate::clock::{Clock, Deadline, Timestamp};
 use crate::compact::HardSpan;
 use crate::group::{Generation, Group, GroupSet, Groups};
@@ -31,9 +32,12 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 pub struct EntryOptions {
     lifetime: Lifetime,
     grace: Option<Duration>,
-    weight: Option<u64>,
-    groups: SmallVec<[Name; 2]>,
+    weight: Option<NonZero<u64>>,
+    groups: Names,
 }
+
+// Moved from each setter to the next: no more than what is moved without a call.
+const _: () = assert!(size_of::<EntryOptions>() <= 128);
 
 impl EntryOptions {
     /// Returns options that leave everything to the cache's defaults: its deadlines and grace, its weigher, no group.
@@ -77,6 +81,7 @@ impl EntryOptions {
     }
 
     /// Adds the entry to these groups. May be called again to add more; a name given twice counts once.
+    #[inline]
     pub fn groups<I>(mut self, groups: I) -> EntryOptions
     where
         I: IntoIterator,
@@ -89,19 +94,21 @@ impl EntryOptions {
     /// Sets what the entry counts against the cache's capacity. Default: what the cache's weigher says, or 1. Zero counts
     /// as 1, so that the number of entries stays bounded. A copy that another process makes weighs what its cache says.
     pub fn weight(mut self, weight: u64) -> EntryOptions {
-        self.weight = Some(weight);
+        self.weight = Some(NonZero::new(weight).unwrap_or(NonZero::<u64>::MIN));
         self
     }
 
     /// Looks the groups up.
-    #[inline]
+    // Always, so that nothing of it is moved once more.
+    #[inline(always)]
     pub(crate) fn resolve(self, registry: &Groups) -> Spec {
-        Spec {
-            lifetime: self.lifetime,
-            grace: self.grace,
-            weight: self.weight,
-            groups: self.groups.iter().map(|name| registry.intern_utf8(name.as_bytes())).collect(),
-        }
+        let EntryOptions { lifetime, grace, weight, groups: names } = self;
+        let intern = |name: &Name| registry.intern_utf8(name.as_bytes());
+        let groups = match names.only() {
+            Some(name) => GroupSet::one(intern(name)),
+            None => names.iter().map(intern).collect(),
+        };
+        Spec { lifetime, grace, weight: weight.map(NonZero::get), groups }
     }
 }
 
@@ -156,7 +163,7 @@ impl Lifetime {
 
     /// Returns whether nothing was said, so that the cache's defaults hold.
     #[inline]
-    pub(crate) fn is_default(&self) -> bool {
+    pub(crate) fn is_default(self) -> bool {
         matches!(self, Lifetime::Both { soft: None, hard: None })
     }
 

@@ -189,6 +189,7 @@ enum Naming {
 }
 
 impl Naming {
+    #[inline]
     fn hash(&self, name: &[u8]) -> u64 {
         match self {
             Naming::ByName(state) => state.hash_one(name),
@@ -198,6 +199,7 @@ impl Naming {
     }
 
     /// Returns whether a known group is the one with this hash, and this name where names count.
+    #[inline]
     fn is(&self, known: (u64, &str), hash: u64, name: Option<&[u8]>) -> bool {
         known.0 == hash
             && match self {
@@ -329,6 +331,7 @@ impl Registry {
     }
 
     /// Returns the group with this hash, and this name where names count; `call` names one that is not known.
+    #[inline]
     fn intern(self: &Arc<Self>, hash: u64, name: Option<&[u8]>, call: impl FnOnce() -> Arc<str>) -> Arc<Group> {
         let is_it = |group: &Group| {
             group.interned().is_some_and(|known| {
@@ -342,6 +345,7 @@ impl Registry {
         })
     }
 
+    #[inline(never)]
     fn find_or_make(self: &Arc<Self>, hash: u64, name: Option<&[u8]>, call: impl FnOnce() -> Arc<str>) -> Arc<Group> {
         let mut names = self.stripe(hash).lock();
         if let Some(known) = names.find_mut(hash, |known| self.naming.is((known.hash, &known.name), hash, name)) {
