@@ -176,6 +176,17 @@ fn seats_are_used_again() {
     assert_eq!(one.table.seats(), 2);
 }
 
+#[test]
+fn a_vacancy_that_nothing_fills_is_vacant_again() {
+    let mut one = One::new(1_000);
+    let first = one.insert(1, 1);
+    drop((one.index.vacancy(0), one.index.vacancy_without_drops(0)));
+    let seats = [2, 3].map(|key| one.insert(key, key).index());
+    assert_eq!((first.index(), seats.iter().sum::<usize>(), one.table.seats()), (0, 3, 3));
+    drop(one.index.vacancy(0).fill(Counted::new(4, 4, &one.alive)));
+    assert_eq!(one.insert(5, 5).index(), 3);
+}
+
 /// Chunks are as large as suits the shard.
 #[test]
 fn seats_follow_each_other_whatever_the_size_of_chunks() {

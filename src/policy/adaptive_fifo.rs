@@ -451,6 +451,25 @@ mod tests {
     }
 
     #[test]
+    fn the_small_queue_is_full_where_it_reaches_its_target_rounded_down() {
+        fastrand::seed(8);
+        let mut shelf = Shelf::<AdaptiveFifo>::new(1_000);
+        let mut full = 0;
+        for key in 0..20_000 {
+            shelf.access(key, fastrand::u64(1..10));
+            let policy = &mut shelf.policy;
+            let small = policy.queues.weight(QueueName::Small);
+            // Just below, at, and just above what is there: where rounding decides.
+            let parts = (small + fastrand::u64(..5)).saturating_sub(2) as f64 + if key % 2 == 0 { 0.5 } else { 0.0 };
+            policy.share = parts / policy.queues.total_weight() as f64;
+            let is_full = small >= policy.target();
+            assert_eq!(policy.small_is_full(), is_full, "with a share of {}", policy.share);
+            full += usize::from(is_full);
+        }
+        assert!((1_000..19_000).contains(&full), "{full}");
+    }
+
+    #[test]
     fn a_shortage_is_two_residents_of_average_weight() {
         let least = |weight: u64, weightless: u64| {
             let mut shelf = Shelf::<AdaptiveFifo>::new(100 * weight);
