@@ -127,6 +127,12 @@ impl<K, V> Store<K, V> {
         }
     }
 
+    /// Returns whether an entry is fresh. Always inline for the reason that [`Meta::is_fresh`] has.
+    #[inline(always)]
+    pub(crate) fn is_fresh(&self, meta: &Meta) -> bool {
+        meta.is_fresh(&self.settings.groups, &self.root, &self.settings.clock)
+    }
+
     pub(crate) fn freshness(&self, meta: &Meta) -> Freshness {
         meta.freshness(&self.settings.groups, &self.root, &self.settings.clock)
     }

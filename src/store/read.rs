@@ -22,7 +22,7 @@ impl<K: Eq, V> Store<K, V> {
             reader.and_then(|reader| self.index.find_by(reader, shard, hash, |entry| key.equivalent(&entry.key)));
         let Some(entry) = found else { return self.hit_locked(tally, hash, key, f) };
         // Straight to what nearly every call is for.
-        if entry.meta.is_fresh(&self.settings.groups, &self.root, &self.settings.clock) {
+        if self.is_fresh(&entry.meta) {
             entry.meta.recency.touch();
             tally.count(|counters| &counters.hits_fresh);
             return Some(f(&entry));
@@ -85,6 +85,10 @@ impl<K: Eq, V> Store<K, V> {
         let read = |entry: &Entry<K, V>| {
             if !usable(&entry.meta) {
                 return None;
+            }
+            // Straight to what nearly every call is for, as in `hit`.
+            if self.is_fresh(&entry.meta) {
+                return Some(f(entry, Freshness::Fresh));
             }
             match self.freshness(&entry.meta) {
                 Freshness::Dead => None,
