@@ -230,7 +230,9 @@ impl<T: Indexed> Table<T> {
         let Some(lines) = self.current else { return 1 };
         let buckets = self.view_of(lines).buckets();
         let enough = expected.saturating_add(expected / SPARE).div_ceil(LOAD);
-        if 2 * buckets <= enough / 2 {
+        // The last step comes early, between an eighth and a quarter of what is expected: readers look for what waits to be moved
+        // in two tables, and caches that grow no further, or slowly, are rather half full than that.
+        if 2 * buckets <= enough / 4 {
             2 * buckets
         } else if buckets < enough {
             enough
