@@ -39,7 +39,7 @@ const RETRY_AHEAD: Duration = Duration::from_secs(1);
 
 /// A cache without its hasher: what claims and loads hold on to.
 pub(crate) struct Store<K, V> {
-    /// Finds entries without the shards' locks. Only what it finds counts: who finds none looks again under the lock.
+    /// Finds entries without the shards' locks. Who is not sure that there is none looks again under the lock.
     index: Index<Entry<K, V>>,
     shards: Box<[Lock<K, V>]>,
     budget: Budget,

@@ -232,6 +232,13 @@ impl<'a, T> View<'a, T> {
         unsafe { &*self.header }
     }
 
+    /// Returns whether there is a table whose entries are being moved to this one.
+    #[inline]
+    pub(super) fn is_filling(self) -> bool {
+        // Relaxed: who sees that there is none any more passes a fence before it takes an entry for missing.
+        !self.header().previous.load(Ordering::Relaxed).is_null()
+    }
+
     /// Returns the table whose entries are being moved to this one.
     #[inline]
     pub(super) fn previous(self) -> Option<Lines<T>> {
@@ -301,7 +308,8 @@ impl<'a, T> View<'a, T> {
         let tags = bucket.tags.load(Ordering::Acquire);
         for position in positions(equal_to(tags, tag(hash))) {
             let place = Place { bucket, at, position };
-            // Relaxed: a reader looks again, with Acquire, once it has published what it saw; the writer wrote it.
+            // Relaxed: a reader looks again, with Acquire, once it has published what it saw, or passes a fence before it takes
+            // the place for vacant; the writer wrote it.
             if let Some(slot) = NonNull::new(place.cell().load(Ordering::Relaxed))
                 && is_it(&place, slot)
             {
@@ -410,11 +418,11 @@ impl<'a, T> Place<'a, T> {
     /// Empties the place. For the writer.
     #[inline]
     pub(super) fn empty(&self) {
-        // Relaxed: a reader that sees the place empty takes it for a miss. What orders this before the search for readers of
-        // the entry is the heavy barrier in between.
-        self.cell().store(std::ptr::null_mut(), Ordering::Relaxed);
+        // Release pairs with the fence in `Root::missed`: who sees the place empty also sees what the table's version was by
+        // then. What orders this before the search for readers of the entry is the heavy barrier in between.
+        self.cell().store(std::ptr::null_mut(), Ordering::Release);
         // After that: who still sees the tag finds nothing here. Release, as in `put`: who sees the tags that are left sees
-        // their entries.
+        // their entries; and as above.
         let tags = self.bucket.tags.load(Ordering::Relaxed);
         self.bucket.tags.store(tags & !(0xFF << (8 * self.position)), Ordering::Release);
     }

@@ -1,9 +1,9 @@
 //! The index of a cache: where its entries live, and where a key leads. Searched by any number of readers without a lock.
 //!
 //! A table has one writer at a time, who holds its shard's lock, and any number of readers, who hold nothing. A reader
-//! finds an entry or does not; only *finding* counts. What it misses may have been moved meanwhile, so whoever needs to
-//! know that a key is absent looks again under the lock. That leaves one danger, that a reader looks at memory which
-//! somebody has freed, and one rule against it:
+//! finds an entry or does not. What it does not find may have been moved meanwhile, or be about to come in the place of
+//! another: a version of the table tells, and whoever cannot be sure looks again under the lock ([`read`]). That leaves one
+//! danger, that a reader looks at memory which somebody has freed, and one rule against it:
 //!
 //! - a reader publishes what it is about to look at ([`hazard`]), and then makes sure that it can still be reached;
 //! - a writer makes memory unreachable, and somebody then makes sure that no reader has published it, before anybody frees
@@ -107,7 +107,7 @@ mod tests;
 pub(crate) use self::handle::Handle;
 pub(crate) use self::hazard::Reader;
 pub(crate) use self::limbo::Unlinked;
-pub(crate) use self::read::{Hit, Index};
+pub(crate) use self::read::{Hit, Index, Missed};
 pub(crate) use self::table::{Resident, Table};
 
 /// What an index holds.

@@ -5,7 +5,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 
 use super::hazard::{Domain, Reader};
-use super::{Handle, Index, Indexed, Seat, Table};
+use super::{Handle, Index, Indexed, Missed, Seat, Table};
 use crate::sync::Arc;
 
 /// An entry that notices when it is looked at while, or after, it is dropped.
@@ -96,7 +96,7 @@ fn race(held: u64, key: u64, write: impl Fn(&mut Cache) + Sync + Send + Copy + '
     check(move || {
         let mut cache = Cache::new(held);
         let reader = cache.reads(move |index, reader| {
-            if let Some(hit) = index.find_by(reader, 0, key, |entry| entry.look() == key) {
+            if let Ok(hit) = index.find_by(reader, 0, key, |entry| entry.look() == key) {
                 assert_eq!(hit.look(), key);
             }
         });
@@ -112,7 +112,7 @@ fn race_with_a_handle(write: impl Fn(&mut Cache) + Sync + Send + Copy + 'static)
         let mut cache = Cache::new(1);
         let reader = cache.reads(|index, reader| {
             let hit = index.find_by(reader, 0, 0, |entry| entry.look() == 0);
-            let handle: Option<Handle<Watched>> = hit.as_ref().map(|hit| hit.handle());
+            let handle: Option<Handle<Watched>> = hit.as_ref().ok().map(|hit| hit.handle());
             drop(hit);
             if let Some(handle) = handle {
                 assert_eq!(handle.look(), 0);
@@ -121,6 +121,45 @@ fn race_with_a_handle(write: impl Fn(&mut Cache) + Sync + Send + Copy + 'static)
         write(&mut cache);
         cache.index.reclaim();
         reader.join().unwrap();
+    });
+}
+
+/// Runs a reader that looks for `key`, which is there all the while, beside a writer, whose table holds the keys up to `held`.
+/// It finds the key, or does not know.
+fn race_for_one_that_stays(held: u64, key: u64, write: impl Fn(&mut Cache) + Sync + Send + Copy + 'static) {
+    check(move || {
+        let mut cache = Cache::new(held);
+        let reader = cache.reads(move |index, reader| {
+            let missed = index.find_by(reader, 0, key, |entry| entry.look() == key).err();
+            assert_ne!(missed, Some(Missed::Absent));
+        });
+        write(&mut cache);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn an_entry_that_is_succeeded_is_not_said_to_be_absent() {
+    race_for_one_that_stays(1, 0, |cache| {
+        cache.table.expect_successor();
+        let old = cache.table.unlink(Seat::from_index(0));
+        cache.insert(0);
+        drop(old);
+    });
+}
+
+/// The sixth key moves while the seventh comes, which makes the table grow.
+#[test]
+fn an_entry_that_is_moved_is_not_said_to_be_absent() {
+    race_for_one_that_stays(6, 5, |cache| cache.insert(6));
+}
+
+/// What the reader knows to have come, and what leaves beside it does not hide that.
+#[test]
+fn an_entry_is_not_said_to_be_absent_for_others_that_come_and_go() {
+    race_for_one_that_stays(2, 0, |cache| {
+        drop(cache.table.unlink(Seat::from_index(1)));
+        cache.insert(2);
     });
 }
 

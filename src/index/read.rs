@@ -1,4 +1,4 @@
-//! The readers' side: finding an entry without a lock.
+//! The readers' side: finding an entry, or that there is none, without a lock.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use super::limbo::{Ledger, Shared};
 use super::lines::{Found, Header, Lines, Place, View};
 use super::pool::{Pool, Slot, Vacancy};
 use super::table::Table;
-use crate::sync::model::AtomicPtr;
+use crate::sync::model::{AtomicPtr, AtomicU64, fence};
 use crate::sync::{Arc, Ordering, Padded};
 
 /// The lowest hash bit that chooses a shard.
@@ -28,10 +28,23 @@ pub(crate) struct Index<T> {
 /// Where readers and writers of a cache's tables meet: a root for each.
 pub(super) struct Roots<T>(Arc<[Padded<Root<T>>]>);
 
-/// Where the readers of one table start, on cache lines that only its growth writes to.
+/// Where the readers of one table start, on cache lines that its growth and its replacements alone write to.
 pub(super) struct Root<T> {
     /// The present table; null before the first.
     current: AtomicPtr<Header<T>>,
+    /// By which a reader that has found nothing knows whether that is an answer: see [`Missed::Absent`]. Odd from before an
+    /// entry is taken out that another is to succeed until that one is there; and moves on whenever entries have been put
+    /// into another place and are about to be taken out of the one before.
+    version: AtomicU64,
+}
+
+/// What it means that a reader has found no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    /// At some moment of the search there was none.
+    Absent,
+    /// There may be one: it was on its way from one place to another, or could not be looked for.
+    Unsure,
 }
 
 /// An entry that a reader has found and looks at. Nobody frees it meanwhile.
@@ -114,13 +127,12 @@ impl<T: Indexed> Index<T> {
         Reader::current()
     }
 
-    /// Returns the entry with this hash that `is_it` takes, if one is found. `None` says nothing for certain: the entry may be
-    /// on its way from one place to another.
+    /// Returns the entry with this hash that `is_it` takes, or what it means that none was found.
     ///
     /// `is_it` may be asked about entries that have left, and may itself call this; if it panics, nothing is held on to.
     #[inline]
-    pub(crate) fn find(&self, shard: usize, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<Hit<'_, T>> {
-        self.find_by(self.reader()?, shard, hash, is_it)
+    pub(crate) fn find(&self, shard: usize, hash: u64, is_it: impl Fn(&T) -> bool) -> Result<Hit<'_, T>, Missed> {
+        self.find_by(self.reader().ok_or(Missed::Unsure)?, shard, hash, is_it)
     }
 
     /// Finds as [`find`](Self::find) does, for who has asked for this thread's [reader](Self::reader) already.
@@ -131,14 +143,17 @@ impl<T: Indexed> Index<T> {
         shard: usize,
         hash: u64,
         is_it: impl Fn(&T) -> bool,
-    ) -> Option<Hit<'_, T>> {
-        let root = &self.roots.0[shard];
+    ) -> Result<Hit<'_, T>, Missed> {
+        let root: &Root<T> = &self.roots.0[shard];
+        // Acquire pairs with the Release in `Root::move_version` and those below it: who sees a version sees all that was put
+        // anywhere before it.
+        let version = root.version.load(Ordering::Acquire);
         let raw = root.current.load(Ordering::Relaxed);
-        let lines = Lines::from_raw(raw)?;
-        let read = reader.read(lines.address())?;
+        let Some(lines) = Lines::from_raw(raw) else { return Err(root.missed(version)) };
+        let read = reader.read(lines.address()).ok_or(Missed::Unsure)?;
         // Acquire pairs with the Release in `Roots::set_current`: who sees the table sees it made.
         if root.current.load(Ordering::Acquire) != raw {
-            return None;
+            return Err(Missed::Unsure);
         }
         // SAFETY: its address was published before the look that has just found it in the root. Its writer takes it from there
         // before it is retired, and whoever frees it looks at what is published after that, by the argument in `prove`. It
@@ -147,11 +162,18 @@ impl<T: Indexed> Index<T> {
         // Nearly all entries are in the bucket where the search begins: what else there is to do is done elsewhere, so that
         // this is short enough for its callers.
         let at = table.start(hash);
-        match table.find_in(at, hash, |place, slot| look(&read, place, slot, &is_it)) {
-            Found::Here(_, slot) => Some(Hit::new(slot, read)),
-            Found::PerhapsFurther => search_on(true, read, table, hash, is_it),
-            Found::Nowhere => search_on(false, read, table, hash, is_it),
+        let further = match table.find_in(at, hash, |place, slot| look(&read, place, slot, &is_it)) {
+            Found::Here(_, slot) => return Ok(Hit::new(slot, read)),
+            Found::PerhapsFurther => true,
+            Found::Nowhere => false,
+        };
+        if !further && !table.is_filling() {
+            return Err(root.missed(version));
         }
+        search_on(further, read, table, hash, is_it).map_err(|missed| match missed {
+            Missed::Absent => root.missed(version),
+            Missed::Unsure => Missed::Unsure,
+        })
     }
 
     /// Drops what has left the tables and nobody looks at.
@@ -178,7 +200,7 @@ fn look<T>(read: &Read, place: &Place<'_, T>, slot: NonNull<Slot<T>>, is_it: imp
 }
 
 /// Goes on where the first bucket had no answer: in those after it, if there may be one, and in the table whose entries are
-/// being moved.
+/// being moved. What it says to be absent may have been moved meanwhile.
 #[inline(never)]
 fn search_on<'a, T>(
     further: bool,
@@ -186,22 +208,22 @@ fn search_on<'a, T>(
     table: View<'_, T>,
     hash: u64,
     is_it: impl Fn(&T) -> bool,
-) -> Option<Hit<'a, T>> {
+) -> Result<Hit<'a, T>, Missed> {
     let look = |place: &Place<'_, T>, slot| look(&read, place, slot, &is_it);
     if further && let Some((_, slot)) = table.find_after(table.start(hash), hash, look) {
-        return Some(Hit::new(slot, read));
+        return Ok(Hit::new(slot, read));
     }
-    let previous = table.previous()?;
+    let previous = table.previous().ok_or(Missed::Absent)?;
     let published = read.publish_previous(previous.address());
     // Not just the same address, which another table might have by now, but the one that leads on from here: this table
     // never has two.
     if table.previous().map(Lines::address) != Some(previous.address()) {
-        return None;
+        return Err(Missed::Unsure);
     }
     // SAFETY: as for the present table, in which the writer sets `previous` to null before it retires the one before it.
-    let (_, slot) = unsafe { previous.view() }.find(hash, look)?;
+    let (_, slot) = unsafe { previous.view() }.find(hash, look).ok_or(Missed::Absent)?;
     drop(published);
-    Some(Hit::new(slot, read))
+    Ok(Hit::new(slot, read))
 }
 
 impl<T> Hit<'_, T> {
@@ -241,6 +263,11 @@ impl<T> Roots<T> {
         self.0[index].current.store(table.into_raw(), Ordering::Release);
     }
 
+    /// Returns the root of table `index`.
+    pub(super) fn of(&self, index: usize) -> &Root<T> {
+        &self.0[index]
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Root<T>> {
         self.0.iter().map(|root| &root.0)
     }
@@ -248,7 +275,51 @@ impl<T> Roots<T> {
 
 impl<T> Root<T> {
     fn new() -> Root<T> {
-        Root { current: AtomicPtr::new(std::ptr::null_mut()) }
+        Root { current: AtomicPtr::new(std::ptr::null_mut()), version: AtomicU64::new(0) }
+    }
+
+    /// Returns what it means that a search has found nothing which began after the version was read.
+    ///
+    /// Suppose that the key has an entry all the while. The search has looked at the place where that stood when the version
+    /// was read, and has found it gone: emptied, or its bucket's tags without it, or its table no longer the one that leads
+    /// on. The writer did that with a Release, so that after the fence its version of that time is seen, or a later one.
+    ///
+    /// - *Moved.* The version moved on between the store to the new place and the one that emptied the old. It is not the one
+    ///   that was read before: with that one, by its Release and the Acquire of the search, the new place would have been
+    ///   seen as well, and so it would have been the place to begin with.
+    /// - *Succeeded by another.* The version became odd before the old one was taken out. So it was odd when it was read
+    ///   first, or it is another by now.
+    ///
+    /// Entries that are only put there or taken out leave the version alone: at a moment before or after, there was none. Nor
+    /// do they mislead a search for others: the count of those who went past a bucket never misses one that is there.
+    #[inline]
+    fn missed(&self, version: u64) -> Missed {
+        // Acquire pairs with the Release of whatever the search has read that was stored later than the version.
+        fence(Ordering::Acquire);
+        let is_same = self.version.load(Ordering::Relaxed) == version;
+        if is_same && version.is_multiple_of(2) { Missed::Absent } else { Missed::Unsure }
+    }
+
+    /// Has readers that miss something look again, from before the next entry is taken out until
+    /// [`end_succession`](Self::end_succession). For the table's writer.
+    pub(super) fn begin_succession(&self) {
+        // Release, like the two below, pairs with the Acquire in `find_by`; and each store that empties a place is a Release,
+        // which comes after this and pairs with the fence in `missed`. Loads are Relaxed: the writer wrote it.
+        self.version.store(self.version.load(Ordering::Relaxed) | 1, Ordering::Release);
+    }
+
+    /// Says that what was taken out has its successor in the table.
+    #[inline]
+    pub(super) fn end_succession(&self) {
+        let version = self.version.load(Ordering::Relaxed);
+        if !version.is_multiple_of(2) {
+            self.version.store(version + 1, Ordering::Release);
+        }
+    }
+
+    /// Says that entries stand in new places, and are about to be taken out of the old ones.
+    pub(super) fn move_version(&self) {
+        self.version.store(self.version.load(Ordering::Relaxed) + 2, Ordering::Release);
     }
 
     /// Returns the present table. For its writer, or who knows that there is none.

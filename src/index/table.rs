@@ -148,11 +148,18 @@ impl<T: Indexed> Table<T> {
         let Some(lines) = self.current else { unreachable!("a table that has grown is there") };
         linked.store(true, Ordering::Relaxed);
         self.view_of(lines).put(hash, entry.into_slot());
+        self.shared.roots.of(self.index).end_succession();
         self.len += 1;
         if self.moving.is_some() {
             self.move_on(MOVES);
         }
         seat
+    }
+
+    /// Says that the next entry to be [unlinked](Self::unlink) has a successor, which will be [inserted](Self::insert) before
+    /// the table's lock is free. Until it is, readers who miss any entry are told to look under the lock.
+    pub(crate) fn expect_successor(&mut self) {
+        self.shared.roots.of(self.index).begin_succession();
     }
 
     /// Takes out the entry at a seat, which must be taken.
@@ -277,14 +284,15 @@ impl<T: Indexed> Table<T> {
         // SAFETY: this table alone retires it, once another has taken its place.
         let to = unsafe { to.view() };
         for _ in 0..buckets.min(from.buckets() - moving.next) {
-            for (place, slot) in from.entries_of(moving.next) {
+            for (_, slot) in from.entries_of(moving.next) {
                 // SAFETY: the entry of a place is freed after it has been removed from there, for which this table is borrowed.
                 let hash = unsafe { Slot::entry(slot).as_ref() }.hash();
-                // There before it is gone here: a reader that looks there first and here after may miss it all the same, but
-                // not as a rule.
                 to.put(hash, slot);
-                place.empty();
             }
+            // There before they are gone here: a reader that looks there first and here after may miss them all the same, but
+            // it notices.
+            self.shared.roots.of(self.index).move_version();
+            from.entries_of(moving.next).for_each(|(place, _)| place.empty());
             moving.next += 1;
         }
         if moving.next == from.buckets() {

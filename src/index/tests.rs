@@ -83,7 +83,7 @@ impl One {
     }
 
     fn read(&self, hash: u64, key: u64) -> Option<u64> {
-        Some(self.index.find(0, hash, |entry| entry.key() == key)?.key())
+        Some(self.index.find(0, hash, |entry| entry.key() == key).ok()?.key())
     }
 
     fn alive(&self) -> usize {
@@ -421,7 +421,7 @@ fn reads_within_reads_find_as_well_until_they_are_too_deep() {
     }
     let find = |key| one.index.find(0, spread(key), |entry| entry.key() == key);
     let mut held: Vec<_> = (0..4).map(|key| find(key).unwrap()).collect();
-    assert!(find(5).is_none());
+    assert_eq!(find(5).err(), Some(Missed::Unsure));
     // In whatever order they end.
     drop(held.remove(1));
     held.push(find(5).unwrap());
@@ -434,10 +434,37 @@ fn reads_within_reads_find_as_well_until_they_are_too_deep() {
             inner.set(deep(one, depth + 1));
             true
         });
-        inner.get() + u64::from(hit.is_some())
+        inner.get() + u64::from(hit.is_ok())
     }
     assert_eq!(deep(&one, 0), hazard::DEPTH as u64);
     assert_eq!(one.read(spread(1), 1), Some(1));
+}
+
+#[test]
+fn a_miss_is_certain_unless_a_successor_is_to_come() {
+    let mut one = One::new(1_000);
+    let missed = |one: &One, key| one.index.find(0, spread(key), |entry| entry.key() == key).err();
+    assert_eq!(missed(&one, 0), Some(Missed::Absent), "before there is a table");
+    let seat = one.insert(spread(0), 0);
+    assert_eq!((missed(&one, 0), missed(&one, 1)), (None, Some(Missed::Absent)));
+    one.table.expect_successor();
+    let old = one.table.unlink(seat);
+    assert_eq!((missed(&one, 0), missed(&one, 1)), (Some(Missed::Unsure), Some(Missed::Unsure)));
+    one.insert(spread(0), 0);
+    drop(old);
+    assert_eq!((missed(&one, 0), missed(&one, 1)), (None, Some(Missed::Absent)));
+    one.remove(spread(0), 0);
+    assert_eq!(missed(&one, 0), Some(Missed::Absent));
+
+    // While a table grows, and where more keys than one have met in a bucket.
+    for key in 0..1_000 {
+        one.insert(spread(key), key);
+        assert_eq!(missed(&one, key + 1), Some(Missed::Absent));
+    }
+    for key in 1_000..1_020 {
+        one.insert(5, key);
+    }
+    assert_eq!(one.index.find(0, 5, |entry| entry.key() == 1).err(), Some(Missed::Absent));
 }
 
 /// Returns an index with one table, whose readers are those of `domain`.
@@ -489,7 +516,7 @@ fn a_comparison_that_panics_holds_on_to_nothing() {
     let mut one = One::new(1_000);
     one.insert(1, 1);
     for _ in 0..10 {
-        let find = AssertUnwindSafe(|| one.index.find(0, 1, |_| panic!("not comparable")).is_some());
+        let find = AssertUnwindSafe(|| one.index.find(0, 1, |_| panic!("not comparable")).is_ok());
         assert!(catch_unwind(find).is_err());
     }
     one.remove(1, 1);
@@ -560,7 +587,7 @@ fn an_entry_may_use_the_index_as_it_is_dropped() {
             let (index, table) = &*cache;
             let other = (key + 500) % 1_000;
             let hit = index.find(0, spread(other), |entry| entry.key() == other);
-            read.fetch_add(usize::from(hit.is_some()), Ordering::Relaxed);
+            read.fetch_add(usize::from(hit.is_ok()), Ordering::Relaxed);
             drop(hit);
             let made = index.make(0, Counted::new(spread(key), key, &alive_then));
             let mut table = table.lock();
@@ -703,7 +730,7 @@ fn stress_readers_beside_a_writer_see_what_is_alive() {
                 start.wait();
                 while !over.load(Ordering::Relaxed) {
                     let key = random.u64(..4 * FIXED);
-                    let Some(hit) = index.find(0, spread(key), |entry| entry.key() == key) else { continue };
+                    let Ok(hit) = index.find(0, spread(key), |entry| entry.key() == key) else { continue };
                     assert_eq!(hit.key(), key);
                     found.fetch_add(1, Ordering::Relaxed);
                     if seed == 2 {
@@ -748,6 +775,68 @@ fn stress_readers_beside_a_writer_see_what_is_alive() {
     assert_eq!(alive.load(Ordering::Relaxed), 0);
 }
 
+/// Some keys are there all the while: the table grows and shrinks around them, others come and go, and they themselves are
+/// succeeded by others time and again. No reader that misses one takes that for an answer.
+#[test]
+fn stress_what_stays_is_never_said_to_be_absent() {
+    const STAY: u64 = 20;
+    let mut one = One::new(2_000);
+    let mut stay: Vec<_> = (0..STAY).map(|key| one.insert(spread(key), key)).collect();
+    let One { index, mut table, alive } = one;
+    let (over, start) = (AtomicBool::new(false), Barrier::new(3));
+    let sure = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            let (index, over, start, sure) = (&index, &over, &start, &sure);
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                start.wait();
+                while !over.load(Ordering::Relaxed) {
+                    let key = random.u64(..2 * STAY);
+                    match index.find(0, spread(key), |entry| entry.key() == key) {
+                        Ok(hit) => assert_eq!(hit.key(), key),
+                        Err(Missed::Absent) => {
+                            assert!(key >= STAY, "{key} is said to be absent");
+                            sure.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(Missed::Unsure) => {}
+                    }
+                }
+            });
+        }
+        start.wait();
+        let mut round = 0;
+        // So that the readers have missed something, however the machine divides its time.
+        while round < 200 || sure.load(Ordering::Relaxed) < 1_000 {
+            round += 1;
+            let most = 2 * STAY + 40 * (round % 9);
+            let mut insert = |key, replaced: Option<Seat>| {
+                let entry = index.make(0, Counted::new(spread(key), key, &alive));
+                let old = replaced.map(|seat| {
+                    table.expect_successor();
+                    table.unlink(seat)
+                });
+                let seat = table.insert(entry, || 100);
+                drop(old);
+                seat
+            };
+            let mut others = Vec::new();
+            for key in STAY..most {
+                others.push(insert(key, None));
+                let replaced = (key % STAY) as usize;
+                stay[replaced] = insert(replaced as u64, Some(stay[replaced]));
+            }
+            for seat in others {
+                drop(table.unlink(seat));
+            }
+            table.shrink();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    drop((index, table));
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
 /// Writers, each of a table of its own, prove in turns what all of them leave behind, while each reads what the next one has
 /// and keeps handles of it beyond its removal. What waits stays bounded, and in the end everything is gone.
 #[test]
@@ -773,7 +862,7 @@ fn stress_writers_beside_each_other_prove_in_turns() {
                     drop(unlinked);
                     let next = (shard + 1) % WRITERS;
                     let hit = index.find(next, spread(key), |entry| entry.key() == key);
-                    kept.extend(hit.as_ref().map(Hit::handle));
+                    kept.extend(hit.as_ref().ok().map(Hit::handle));
                     drop(hit);
                     if kept.len() > 20 {
                         assert!(kept.pop_front().is_some_and(|handle| handle.key() < KEYS));

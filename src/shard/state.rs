@@ -111,6 +111,7 @@ impl<K, V> Shard<K, V> {
     {
         let seat = self.find(hash, key)?.seat();
         let arrival = self.policy.succeed(seat, &self.table);
+        self.table.expect_successor();
         Some((self.unlink(seat), arrival))
     }
 
