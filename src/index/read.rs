@@ -162,18 +162,13 @@ impl<T: Indexed> Index<T> {
         // Nearly all entries are in the bucket where the search begins: what else there is to do is done elsewhere, so that
         // this is short enough for its callers.
         let at = table.start(hash);
-        let further = match table.find_in(at, hash, |place, slot| look(&read, place, slot, &is_it)) {
-            Found::Here(_, slot) => return Ok(Hit::new(slot, read)),
-            Found::PerhapsFurther => true,
-            Found::Nowhere => false,
+        let hit = match table.find_in(at, hash, |place, slot| look(&read, place, slot, &is_it)) {
+            Found::Here(_, slot) => Some(Hit::new(slot, read)),
+            Found::PerhapsFurther => search_on(true, read, table, hash, is_it),
+            Found::Nowhere if table.is_filling() => search_on(false, read, table, hash, is_it),
+            Found::Nowhere => None,
         };
-        if !further && !table.is_filling() {
-            return Err(root.missed(version));
-        }
-        search_on(further, read, table, hash, is_it).map_err(|missed| match missed {
-            Missed::Absent => root.missed(version),
-            Missed::Unsure => Missed::Unsure,
-        })
+        hit.ok_or_else(|| root.missed(version))
     }
 
     /// Drops what has left the tables and nobody looks at.
@@ -200,7 +195,7 @@ fn look<T>(read: &Read, place: &Place<'_, T>, slot: NonNull<Slot<T>>, is_it: imp
 }
 
 /// Goes on where the first bucket had no answer: in those after it, if there may be one, and in the table whose entries are
-/// being moved. What it says to be absent may have been moved meanwhile.
+/// being moved.
 #[inline(never)]
 fn search_on<'a, T>(
     further: bool,
@@ -208,22 +203,22 @@ fn search_on<'a, T>(
     table: View<'_, T>,
     hash: u64,
     is_it: impl Fn(&T) -> bool,
-) -> Result<Hit<'a, T>, Missed> {
+) -> Option<Hit<'a, T>> {
     let look = |place: &Place<'_, T>, slot| look(&read, place, slot, &is_it);
     if further && let Some((_, slot)) = table.find_after(table.start(hash), hash, look) {
-        return Ok(Hit::new(slot, read));
+        return Some(Hit::new(slot, read));
     }
-    let previous = table.previous().ok_or(Missed::Absent)?;
+    let previous = table.previous()?;
     let published = read.publish_previous(previous.address());
     // Not just the same address, which another table might have by now, but the one that leads on from here: this table
-    // never has two.
+    // never has two. If not, all that it held has been moved, and the version moved with it.
     if table.previous().map(Lines::address) != Some(previous.address()) {
-        return Err(Missed::Unsure);
+        return None;
     }
     // SAFETY: as for the present table, in which the writer sets `previous` to null before it retires the one before it.
-    let (_, slot) = unsafe { previous.view() }.find(hash, look).ok_or(Missed::Absent)?;
+    let (_, slot) = unsafe { previous.view() }.find(hash, look)?;
     drop(published);
-    Ok(Hit::new(slot, read))
+    Some(Hit::new(slot, read))
 }
 
 impl<T> Hit<'_, T> {
