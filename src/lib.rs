@@ -124,7 +124,7 @@
 //! | for | bytes | |
 //! |---|---|---|
 //! | itself | 64 | a generation, two deadlines, when and how long it was loaded, grace, recency, one group, weight, hash, and 8 for its slot in a chunk |
-//! | the index | 11 to 12 | 64 for six entries, and a fourteenth to spare |
+//! | the index | 12 | 64 for six entries, and an eighth to spare |
 //! | the order of eviction | 12 | |
 //! | lists of chunks | 1 | up to 7 where shards are small |
 //! | what was evicted | 6 | once something has been: two fingerprints, with when and how they left |
@@ -134,14 +134,14 @@
 //!
 //! | entries, `u64` keys, one group | just come | others long evicted |
 //! |---|---|---|
-//! | a million | 88 | 94 |
+//! | a million | 89 | 95 |
 //! | 100,000 | 89 | 96 |
 //! | 1,000, in eight shards | 116 | 140 |
 //!
 //! with all else that a cache takes: at most 12,000 bytes and 800 for each shard while it holds nothing; another 1,280 for each
 //! shard that holds anything, and a chunk of entries, half of which are vacant on average: 8 to 64, about the square root of the
 //! number that the shard is to hold; and the [places of values](#when-values-are-dropped) that wait to be dropped. A table
-//! grows to its full size once between a quarter and a half of the entries are there.
+//! grows to its full size, twice what it had before, once a little more than half of the entries are there.
 //!
 //! The places of entries that left are for those to come. A cache that has been emptied, or whose capacity was lowered, keeps
 //! them as long as it lives: all of the above but lists of groups and, after [`Cache::run_maintenance`], the index; what keys

@@ -12,15 +12,16 @@ use super::pool::{Numbering, Pool, Slot};
 use super::{Indexed, Seat};
 use crate::sync::{Arc, Ordering};
 
-/// How many buckets an insert moves to a table that has just been made: so the move ends long before that is full, and costs
-/// no insert more than 14 entries.
-const MOVES: usize = 2;
+/// How many buckets an insert moves to a table that has just been made: so that readers, who meanwhile look into both, do so
+/// for few inserts, and none of those moves more than 28 entries.
+const MOVES: usize = 4;
 
 /// Tables that take no more entries than this never shrink.
 const KEPT: usize = 64;
 
-/// How much larger a table is made than for the entries expected: one part in this many, since shards are never quite equal.
-const SPARE: usize = 14;
+/// How much larger a table is made than for the entries expected: one part in this many. Shards are never quite equal; and the
+/// fuller a table, the more entries are in another bucket than their own once many have come and gone: three in ten with this.
+const SPARE: usize = 8;
 
 /// The writer's side of one shard: behind the shard's lock.
 ///
@@ -237,15 +238,16 @@ impl<T: Indexed> Table<T> {
         let Some(lines) = self.current else { return 1 };
         let buckets = self.view_of(lines).buckets();
         let enough = expected.saturating_add(expected / SPARE).div_ceil(LOAD);
-        // The last step comes early, between an eighth and a quarter of what is expected: readers look for what waits to be moved
-        // in two tables, and caches that grow no further, or slowly, are rather half full than that.
-        if 2 * buckets <= enough / 4 {
-            2 * buckets
-        } else if buckets < enough {
-            enough
-        } else {
-            buckets + buckets / 4 + 1
+        if buckets >= enough {
+            return buckets + buckets / 4 + 1;
         }
+        // Each step doubles, and the last comes to what is enough: so a table is never much larger than it has to be, and a
+        // cache that stays half full has one of half the size, instead of one into which half of its entries were not moved.
+        let mut next = enough;
+        while next.div_ceil(2) > buckets {
+            next = next.div_ceil(2);
+        }
+        next
     }
 
     /// Notes where an entry that has come is, and returns its seat.

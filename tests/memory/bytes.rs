@@ -14,8 +14,7 @@ use crate::{Local, SHARDS, Value, cache, insert};
 /// An entry beyond key and value: 48 for what is known of it, 8 for its hash, 8 for what its slot adds.
 const ENTRY: u64 = 64;
 
-/// Its part of the table that leads from keys to entries: of the 64 bytes for six entries, and of one part in fourteen to
-/// spare.
+/// Its part of the table that leads from keys to entries: of the 64 bytes for six entries, and of one part in eight to spare.
 const INDEX: u64 = 12;
 
 /// Its place in the order of eviction.
