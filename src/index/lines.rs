@@ -319,25 +319,33 @@ impl<'a, T> View<'a, T> {
         if tags >> PASSED_SHIFT == 0 { Found::Nowhere } else { Found::PerhapsFurther }
     }
 
+    /// Returns the place of an entry in the bucket where the search for it begins, if it is there. For the writer.
+    #[inline]
+    pub(super) fn first_place_of(self, hash: u64, slot: NonNull<Slot<T>>) -> Option<Place<'a, T>> {
+        let at = self.start(hash);
+        let bucket = self.bucket(at);
+        // Relaxed, here and below: the writer wrote them. Seven comparisons are less than what the tags would save of them.
+        let is_it = |place: &AtomicPtr<Slot<T>>| place.load(Ordering::Relaxed) == slot.as_ptr();
+        let position = bucket.places.iter().position(is_it)?;
+        Some(Place { bucket, at, position })
+    }
+
     /// Stores an entry in a vacant place: there must be one. For the writer.
+    #[inline]
     pub(super) fn put(self, hash: u64, slot: NonNull<Slot<T>>) {
-        let tag = tag(hash);
-        let mut at = self.start(hash);
-        for _ in 0..self.buckets() {
-            let bucket = self.bucket(at);
-            // Relaxed, here and below: the writer wrote them.
-            let tags = bucket.tags.load(Ordering::Relaxed);
-            // An entry's tag may be zero as well.
-            let is_vacant = |&position: &usize| bucket.places[position].load(Ordering::Relaxed).is_null();
-            if let Some(position) = positions(equal_to(tags, 0)).find(is_vacant) {
-                // Release pairs with the Acquire in `Place::holds`: who sees the entry sees what it was made of.
-                bucket.places[position].store(slot.as_ptr(), Ordering::Release);
-                // Release pairs with the Acquire in `find`.
-                bucket.tags.store(tags | tag << (8 * position), Ordering::Release);
+        let at = self.start(hash);
+        if !self.bucket(at).put(hash, slot) {
+            self.put_further(at, hash, slot);
+        }
+    }
+
+    /// Stores an entry in a bucket after this one.
+    #[inline(never)]
+    fn put_further(self, first: usize, hash: u64, slot: NonNull<Slot<T>>) {
+        let mut at = self.next(first);
+        while at != first {
+            if self.bucket(at).put(hash, slot) {
                 return;
-            }
-            if tags >> PASSED_SHIFT < PASSED_MAX {
-                bucket.tags.store(tags + (1 << PASSED_SHIFT), Ordering::Release);
             }
             at = self.next(at);
         }
@@ -365,6 +373,27 @@ impl<'a, T> View<'a, T> {
             let place = Place { bucket, at, position };
             NonNull::new(place.cell().load(Ordering::Relaxed)).map(|slot| (place, slot))
         })
+    }
+}
+
+impl<T> Bucket<T> {
+    /// Stores an entry in a vacant place, or counts one that goes past. Returns whether there was a place.
+    #[inline]
+    fn put(&self, hash: u64, slot: NonNull<Slot<T>>) -> bool {
+        // Relaxed, here and below: the writer wrote them.
+        let tags = self.tags.load(Ordering::Relaxed);
+        // An entry's tag may be zero as well.
+        let is_vacant = |&position: &usize| self.places[position].load(Ordering::Relaxed).is_null();
+        let vacant = positions(equal_to(tags, 0)).find(is_vacant);
+        if let Some(position) = vacant {
+            // Release pairs with the Acquire in `Place::holds`: who sees the entry sees what it was made of.
+            self.places[position].store(slot.as_ptr(), Ordering::Release);
+            // Release pairs with the Acquire in `find`.
+            self.tags.store(tags | tag(hash) << (8 * position), Ordering::Release);
+        } else if tags >> PASSED_SHIFT < PASSED_MAX {
+            self.tags.store(tags + (1 << PASSED_SHIFT), Ordering::Release);
+        }
+        vacant.is_some()
     }
 }
 

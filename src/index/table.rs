@@ -168,15 +168,25 @@ impl<T: Indexed> Table<T> {
         let resident = self.resident(seat);
         let slot = resident.slot;
         let (hash, weight) = (resident.hash(), resident.weight());
-        let Some((table, place, _)) = self.locate(hash, |other| other == slot) else {
-            unreachable!("an entry whose hash has changed")
-        };
-        table.take(hash, &place);
+        // Nearly all are in the bucket where the search begins.
+        match self.current.and_then(|lines| self.view_of(lines).first_place_of(hash, slot)) {
+            Some(place) => place.empty(),
+            None => self.take_further(hash, slot),
+        }
         // SAFETY: it is taken. Relaxed: read under the lock of this table.
         unsafe { Slot::linked(slot) }.store(false, Ordering::Relaxed);
         self.len -= 1;
         // SAFETY: the entry came with a count, which nobody else has given away, and is in no place any more.
         unsafe { Unlinked::new(slot, weight) }
+    }
+
+    /// Empties the place of an entry that is not in the bucket where the search for it begins.
+    #[inline(never)]
+    fn take_further(&self, hash: u64, slot: NonNull<Slot<T>>) {
+        let Some((table, place, _)) = self.locate(hash, |other| other == slot) else {
+            unreachable!("an entry whose hash has changed")
+        };
+        table.take(hash, &place);
     }
 
     /// Returns the seat of this very entry, if it is in this table.
@@ -255,15 +265,15 @@ impl<T: Indexed> Table<T> {
     fn seat(&mut self, slot: NonNull<Slot<T>>) -> Seat {
         // SAFETY: it is taken: the entry is here.
         let (seat, first) = unsafe { (Slot::seat(slot), Slot::first(slot)) };
-        if seat.index() >= self.seats {
-            let (chunk, _) = self.numbering.split(seat);
-            if chunk >= self.chunks.len() {
-                self.chunks.resize(chunk + 1, std::ptr::null_mut());
-            }
-            self.seats = seat.index() + 1;
-        }
         let (chunk, _) = self.numbering.split(seat);
-        self.chunks[chunk] = first.as_ptr();
+        match self.chunks.get_mut(chunk) {
+            Some(known) => *known = first.as_ptr(),
+            None => {
+                self.chunks.resize(chunk, std::ptr::null_mut());
+                self.chunks.push(first.as_ptr());
+            }
+        }
+        self.seats = self.seats.max(seat.index() + 1);
         seat
     }
 
