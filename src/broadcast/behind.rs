@@ -9,9 +9,11 @@
 //! **A removal purges.** It takes the waiting write out and has the one that is being sent dropped where it stands, then
 //! waits until it is ([`Purged::over`]), and only then deletes. That suffices though a command of the dropped write may
 //! be under way yet: it stores under the CAS of what it read before, so a deletion fences it (R9), and a read stores
-//! nothing. A removal that cannot wait so long, for a codec that is stuck, owes the deletion; should the write end
+//! nothing. Until it is through, the key counts as held ([`Shade`]): what the store has is older than the purged write, which
+//! this process has answered with. A removal that cannot wait so long, for a codec that is stuck, owes the deletion; should the write end
 //! all the same, the item is owed another one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
@@ -63,7 +65,7 @@ pub(crate) struct Behind(Arc<Shared>);
 struct Shared {
     capacity: usize,
     outbox: Arc<Outbox>,
-    /// How many writes wait or are being sent, for those who ask whether there are any at all. Written under the lock.
+    /// How many keys are held, for those who ask whether there are any at all. Written under the lock.
     queued: AtomicUsize,
     state: Mutex<State>,
     /// A write came or ended, or the thread is to end.
@@ -77,6 +79,8 @@ struct State {
     /// The keys of `waiting`, by when they are due and, of one moment, in the order in which they came.
     order: BTreeMap<Place, WireKey>,
     sending: HashMap<WireKey, Sending>,
+    /// The keys whose writes were purged, by how many removals that are not through yet.
+    shaded: HashMap<WireKey, usize>,
     last_place: u64,
     /// How many writes have left the queue whose receipts have yet to be told.
     settling: usize,
@@ -137,6 +141,27 @@ pub(crate) struct Purged {
     /// The slips of the writes that will not be sent any more: to be settled with what takes their place.
     pub(crate) slips: Vec<Arc<Slip>>,
     under_way: Option<Arc<Slip>>,
+    /// To be kept until the removal is through, or the deletion is owed; `None` where there was no write.
+    pub(crate) shade: Option<Shade>,
+}
+
+/// Keeps this process from taking what the store holds under a key whose write was purged.
+pub(crate) struct Shade {
+    queue: Arc<Shared>,
+    key: WireKey,
+}
+
+impl Drop for Shade {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        if let Entry::Occupied(mut removals) = state.shaded.entry(self.key.clone()) {
+            *removals.get_mut() -= 1;
+            if *removals.get() == 0 {
+                removals.remove();
+            }
+        }
+        self.queue.count(&state);
+    }
 }
 
 impl Purged {
@@ -214,8 +239,8 @@ impl Behind {
         self.0.purge(key)
     }
 
-    /// Returns whether a write of `key` waits or is being sent, so that what the store holds is older than what this process
-    /// has. To be asked before the item is.
+    /// Returns whether a write of `key` waits, is being sent, or was purged by a removal that is not through, so that what the
+    /// store holds is older than what this process has. To be asked before the item is.
     pub(crate) fn holds(&self, key: &WireKey) -> bool {
         self.0.holds_any() && self.0.state.lock().holds(key)
     }
@@ -288,7 +313,7 @@ impl State {
     }
 
     fn holds(&self, key: &WireKey) -> bool {
-        self.waiting.contains_key(key) || self.sending.contains_key(key)
+        self.waiting.contains_key(key) || self.sending.contains_key(key) || self.shaded.contains_key(key)
     }
 
     fn slips(&self) -> Vec<Arc<Slip>> {
@@ -333,10 +358,10 @@ impl State {
 }
 
 impl Shared {
-    /// Notes the number of writes for those who do not take the lock. Called under it.
+    /// Notes the number of keys for those who do not take the lock. Called under it.
     fn count(&self, state: &State) {
         // Release pairs with the Acquire in `holds_any`.
-        self.queued.store(state.len(), Ordering::Release);
+        self.queued.store(state.len() + state.shaded.len(), Ordering::Release);
     }
 
     fn holds_any(&self) -> bool {
@@ -345,8 +370,8 @@ impl Shared {
         self.queued.load(Ordering::Acquire) > 0
     }
 
-    fn purge(&self, key: &WireKey) -> Purged {
-        let mut purged = Purged { slips: Vec::new(), under_way: None };
+    fn purge(self: &Arc<Self>, key: &WireKey) -> Purged {
+        let mut purged = Purged { slips: Vec::new(), under_way: None, shade: None };
         if !self.holds_any() {
             return purged;
         }
@@ -359,6 +384,11 @@ impl Shared {
             purged.slips.append(&mut sending.slips);
             purged.under_way = Some(sending.over.clone());
             driver = state.driver.clone();
+        }
+        // Also where another removal has purged it: that one may be through before this one.
+        if waiting.is_some() || state.holds(key) {
+            *state.shaded.entry(key.clone()).or_default() += 1;
+            purged.shade = Some(Shade { queue: self.clone(), key: key.clone() });
         }
         self.count(&state);
         drop(state);
@@ -422,6 +452,7 @@ impl Shared {
         let mut settled = Vec::new();
         let mut abandoned = Vec::new();
         let mut given_up = None;
+        let mut over = None;
         let mut state = self.state.lock();
         let mut slips =
             state.sending.get_mut(key).map(|sending| std::mem::take(&mut sending.slips)).unwrap_or_default();
@@ -447,6 +478,8 @@ impl Shared {
                     }
                     let due = now() + backoff.pause();
                     state.enqueue(write.clone(), slips, failures + 1, backoff, due);
+                    // At once, or it would take two places in the queue for a moment, and another write might find none.
+                    over = state.sending.remove(key).map(|sending| sending.over);
                 }
             }
         }
@@ -456,7 +489,7 @@ impl Shared {
             self.outbox.owe_for(subject(), slips);
         }
         let mut state = self.state.lock();
-        let over = state.sending.remove(key).map(|sending| sending.over);
+        let over = over.or_else(|| state.sending.remove(key).map(|sending| sending.over));
         self.count(&state);
         state.settling += 1;
         drop(state);
@@ -776,6 +809,7 @@ mod tests {
         let purged = scene.behind.purge(&wire_key(1));
         let clock = Clock::system();
         assert!(clock.block_on(purged.over(), Deadline::after(clock.now(), PATIENCE)).is_some());
+        drop(purged.shade);
         assert!(!scene.behind.holds(&wire_key(1)) && !scene.outbox.owes_item(&wire_key(1)));
         // The removal that purged them speaks for them.
         assert_eq!([&first, &second].map(|slip| slip.standing()), [Standing::Open; 2]);
@@ -784,6 +818,25 @@ mod tests {
         gate.settle();
         assert_eq!(closes(&scene.push((1, 3))), Some(true));
         assert_eq!(*scene.log.lock(), [(1, 3)]);
+    }
+
+    /// The store has the value from before the write. A reader that came between the purge and the deletion took it, although
+    /// this process had answered with the write since it was queued.
+    #[test]
+    fn a_key_whose_write_was_purged_is_held_until_every_removal_of_it_is_through() {
+        let scene = Scene::new(9);
+        let (_, gate) = scene.push_held((0, 0), Ok(()));
+        scene.push((1, 1));
+        let first = scene.behind.purge(&wire_key(1));
+        let second = scene.behind.purge(&wire_key(1));
+        let others = scene.behind.purge(&wire_key(2));
+        assert!(others.shade.is_none(), "nothing was taken out");
+        assert_eq!(scene.behind.health().queued, 1, "it takes no place in the queue");
+        gate.settle();
+        drop(first);
+        assert!(scene.behind.holds(&wire_key(1)));
+        drop(second);
+        assert!(!scene.behind.holds(&wire_key(1)));
     }
 
     #[test]

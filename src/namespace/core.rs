@@ -3,7 +3,7 @@
 use super::leases::Leases;
 use super::settings::{LostTrust, Settings, WriteMode};
 use crate::broadcast::announce;
-use crate::broadcast::behind::Behind;
+use crate::broadcast::behind::{Behind, Shade};
 use crate::broadcast::debts::Subject;
 use crate::broadcast::follower::{Digest, Follower, Lost, Moves, News};
 use crate::broadcast::journal::{Entry, Moved, part_of};
@@ -507,7 +507,9 @@ impl Core {
         let mut purged = self.behind.as_ref().filter(|behind| behind.holds(key))?.purge(key);
         let subject = Subject::Item { key: key.clone(), fingerprint, heir: None };
         let slips = std::mem::take(&mut purged.slips);
-        let mut superseded = Superseded { outbox: &self.outbox, subject: Some(subject), slips, is_over: false };
+        let shade = purged.shade.take();
+        let mut superseded =
+            Superseded { outbox: &self.outbox, subject: Some(subject), slips, is_over: false, _shade: shade };
         // Not for ever: a codec may be stuck, or this be its own removal, or that of a listener on the queue's thread.
         let system = Clock::system();
         let patience = Deadline::after(system.now(), self.batcher.timeout());
@@ -518,7 +520,9 @@ impl Core {
     /// Takes what waits to be written under a key out of its queue, and owes the store the deletion of the item instead; as
     /// [`owe_item`](Self::owe_item).
     pub(crate) fn owe_instead(&self, key: &WireKey, fingerprint: u64, heir: Option<u64>) {
-        let older = self.behind.as_ref().map_or_else(Vec::new, |behind| behind.purge(key).slips);
+        // Kept until the deletion is owed: at no moment does this process take the old value for good.
+        let purged = self.behind.as_ref().map(|behind| behind.purge(key));
+        let (older, _shade) = purged.map_or_else(Default::default, |purged| (purged.slips, purged.shade));
         self.outbox.owe_for(Subject::Item { key: key.clone(), fingerprint, heir }, older);
     }
 }
@@ -532,6 +536,8 @@ pub(crate) struct Superseded<'a> {
     slips: Vec<Arc<Slip>>,
     /// Whether none of the writes is being sent any more.
     pub(crate) is_over: bool,
+    /// Until the removal is through, or the deletion is owed, what the store holds is older than the writes.
+    _shade: Option<Shade>,
 }
 
 impl Superseded<'_> {
