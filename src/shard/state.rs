@@ -322,8 +322,9 @@ impl<K, V> Shard<K, V> {
         self.fence_hash(hash, leaving);
     }
 
+    /// Takes out every flight with this hash.
     #[cfg(feature = "tiered")]
-    fn fence_hash(&mut self, hash: u64, leaving: &mut Leaving<K, V>) {
+    pub(crate) fn fence_hash(&mut self, hash: u64, leaving: &mut Leaving<K, V>) {
         while let Ok(flight) = self.flights.find_entry(hash, |flight| flight.hash == hash) {
             leaving.push_flight(flight.remove().0);
         }

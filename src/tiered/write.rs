@@ -302,7 +302,12 @@ where
         // Where the local tier has another value by now, or none, that one may be older than what the remote tier has: two
         // callers that write one key at once may pass each other between the tiers, and a reader may have copied the old
         // remote value as soon as this one was evicted. From here on it would copy the new one, or none while it is owed.
-        if !self.is_good(&write.entry) {
+        if self.is_good(&write.entry) {
+            // It may be stale already, as what an update has made of an old value is, or have been expired: then a reader that
+            // came since is about to refresh it, and may have read the remote tier before this write was there. Its copy would
+            // take the place of the newer value.
+            self.local.store.fence_hash(write.entry.hash);
+        } else {
             drop(self.local.remove(&write.entry.key));
         }
         match (write.local, owed) {
