@@ -46,11 +46,12 @@ impl Address {
         if host.is_empty() {
             return refuse("has no host");
         }
-        if bracketed.is_none() && host.contains(':') {
-            return refuse("holds an IPv6 address without brackets");
-        }
+        // Before colons are taken for those of IPv6: a URL has some too.
         if host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '@') {
             return refuse("is no plain host and port");
+        }
+        if bracketed.is_none() && host.contains(':') {
+            return refuse("holds an IPv6 address without brackets");
         }
         let text = if bracketed.is_some() { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         Ok(Self { text: text.clone(), host: host.to_owned(), port })
@@ -175,6 +176,9 @@ mod tests {
             assert!(error.to_string().contains(&format!("{given:?}")), "{error}");
             assert!(error.to_string().contains("host:11211"), "{error}");
         }
+
+        let error = Address::parse("tcp://host:1").unwrap_err();
+        assert!(error.to_string().contains("is no plain host and port"), "{error}");
     }
 
     #[test]
