@@ -14,6 +14,7 @@
 //! carries a `born` carries the groups that have moved since.
 
 pub mod calls;
+mod canonical;
 pub mod configurations;
 pub mod model;
 pub mod process;

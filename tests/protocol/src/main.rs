@@ -6,14 +6,17 @@ use protocol::configurations;
 use protocol::rules::Rules;
 use protocol::search::{End, search};
 
-const USAGE: &str = "Usage: larder-protocol [--states MOST] [--without RULE] [NAME]...
-Explores all configurations, or those whose name begins with one of NAME.";
+const USAGE: &str = "Usage: larder-protocol [--larger] [--states MOST] [--without RULE] [NAME]...
+Explores all configurations, or those whose name begins with one of NAME; with --larger, larger ones, which take minutes
+to hours and gigabytes each.";
 
 fn main() -> ExitCode {
     let (mut most, mut rules, mut names) = (usize::MAX, Rules::default(), Vec::new());
+    let mut table = configurations::all();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--larger" => table = configurations::larger(),
             "--states" => match arguments.next().and_then(|most| most.parse().ok()) {
                 Some(given) => most = given,
                 None => return usage(),
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
     }
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let mut failed = false;
-    for (name, mut model) in configurations::all() {
+    for (name, mut model) in table {
         if !names.is_empty() && !names.iter().any(|wanted| name.starts_with(wanted.as_str())) {
             continue;
         }

@@ -1,8 +1,7 @@
 //! What can happen, and what must not: the state of all processes and servers, its actions, and the promises.
 
-use std::hash::{Hash, Hasher};
-
 use crate::calls::{Outcome, Turn};
+use crate::canonical;
 use crate::process::{BEHIND, CHANGER, Call, OUTBOX, POLLER, Position, Process, READER, Step, Subject, Target, Verb};
 use crate::rules::Rules;
 use crate::search::System;
@@ -70,6 +69,8 @@ pub struct Model {
     pub max_debts: usize,
     /// How many entries the journal has room for.
     pub room: usize,
+    /// Whether the journal has three entries at the beginning, which everybody has read.
+    pub filled: bool,
     /// Whether a look's answer may take its time; otherwise the poller has it at once.
     pub slow_looks: bool,
     /// How long trust lasts, where time counts.
@@ -107,7 +108,7 @@ impl State {
             |command: &Command| !matches!(command, Command::Get(_) | Command::GetToken(..) | Command::ReadJournal);
         let Some(last) = commands.iter().rposition(changes) else { return };
         self.strays.push(commands[..=last].to_vec());
-        self.strays.sort_by_cached_key(fingerprint);
+        self.strays.sort_by_cached_key(canonical::fingerprint);
     }
 }
 
@@ -265,6 +266,11 @@ impl Model {
     /// Returns whether a load of the key runs that nothing has fenced, of a caller that holds the lease.
     #[must_use]
     pub fn is_loaded(&self, state: &State, key: u8) -> bool {
+        // One that is under way takes the lease of a load that has begun since, and fences it by that.
+        let takes_leases = |change: &Change| matches!(change.what, What::Remove(_) | What::Insert(_));
+        if state.changes.iter().any(takes_leases) {
+            return false;
+        }
         let leads = |call: &&Box<Call>| {
             call.step == Step::Load
                 && call.key == key
@@ -354,7 +360,7 @@ impl Model {
                     *number = VOID.0;
                 }
             };
-            names(state, &mut { void });
+            canonical::names(state, &mut { void });
         }
     }
 
@@ -424,17 +430,19 @@ impl System for Model {
         if self.warm {
             self.keys().for_each(|key| values[key as usize] = Held::Value(Cas(1), value_of(key)));
         }
+        let entries = if self.filled { vec![Moved::KeyRemove(KEYS as u8 - 1); 3] } else { Vec::new() };
+        let seq = entries.len() as u8;
         let store = Store {
             values,
             refreshes: [Held::Nothing; KEYS],
             tokens: value.tokens,
-            journal: Some(Journal { epoch: 1, base: 0, entries: Vec::new(), cas: Cas(1) }),
-            last_cas: [1; 2 * KEYS + 1],
+            journal: Some(Journal { epoch: 1, base: 0, entries, cas: Cas(1) }),
+            last_cas: [u8::from(self.warm), 1, 0, 0, 1],
             last_token: [[1; 2]; GROUPS],
             last_epoch: 1,
         };
         let process = Process {
-            position: Some(Position { epoch: 1, seq: 0 }),
+            position: Some(Position { epoch: 1, seq }),
             trusted_until: self.trust.unwrap_or(0),
             ..Process::default()
         };
@@ -599,31 +607,12 @@ impl System for Model {
             }
         }
         let mut next = self.checked(next)?;
-        self.drop_idle_strays(&mut next);
-        if self.rules.r8_own_connection {
-            rename(&mut next);
-        }
-        self.shorten_journal(&mut next);
+        self.tidy(&mut next);
         Ok(next)
     }
 
     fn fingerprint(&self, state: &State) -> u64 {
-        let names_processes = self.budget.inserts + self.budget.queued > 0;
-        if !names_processes {
-            // Processes that have changed places make the same state.
-            let mut processes: Vec<u64> = state.processes.iter().map(fingerprint).collect();
-            processes.sort_unstable();
-            let State { store, strays, changes, acked, left, now, .. } = state;
-            return fingerprint(&(store, strays, changes, acked, left, now, processes));
-        }
-        let orders: &[&[u8]] = match self.processes {
-            1 => &[&[0]],
-            2 => &[&[0, 1], &[1, 0]],
-            _ => &[&[0, 1, 2], &[0, 2, 1], &[1, 0, 2], &[1, 2, 0], &[2, 0, 1], &[2, 1, 0]],
-        };
-        let named =
-            |order: &&[u8]| if order.is_sorted() { fingerprint(state) } else { fingerprint(&permuted(state, order)) };
-        orders.iter().map(named).min().expect("one order at least")
+        canonical::fingerprint_of(self, state)
     }
 
     fn describe(&self, state: &State, action: &Action) -> String {
@@ -728,139 +717,4 @@ impl Model {
         let trusts_less = self.trust.is_some_and(|trust| process.trusted_until < state.now + trust);
         process.position != Some(end) || state.acked & !process.must != 0 || trusts_less
     }
-
-    /// Drops late commands that can do nothing any more: the version they name is gone, and no number comes back.
-    fn drop_idle_strays(&self, state: &mut State) {
-        if !self.rules.r8_own_connection {
-            return;
-        }
-        let State { store, strays, .. } = state;
-        strays.retain_mut(|stray| {
-            stray.retain(|command| store.may_be_stored(command));
-            !stray.is_empty()
-        });
-    }
-
-    /// Forgets what every process has read, where the length of the journal says nothing.
-    fn shorten_journal(&self, state: &mut State) {
-        let bounded = self.room < usize::MAX || self.budget.compactions > 0;
-        let rereads = state.processes.iter().flat_map(|process| process.calls.iter().flatten());
-        if bounded || !self.rules.r8_own_connection {
-            return;
-        }
-        let Some(journal) = &mut state.store.journal else { return };
-        let looks = rereads.filter_map(|call| call.look).filter_map(|look| look.position);
-        let snapshots: Vec<u8> = state
-            .processes
-            .iter()
-            .flat_map(|process| process.calls.iter().flatten())
-            .flat_map(|call| &call.replies)
-            .filter_map(|reply| if let Reply::Journal(read) = reply { Some(read) } else { None })
-            .filter(|read| read.epoch == journal.epoch)
-            .map(|read| read.base)
-            .collect();
-        let positions = state.processes.iter().filter_map(|process| process.position).chain(looks);
-        let first = positions.filter(|at| at.epoch == journal.epoch).map(|at| at.seq).min();
-        let first = first.unwrap_or(journal.end()).min(journal.end());
-        // Only where nobody has a reading under way, whose beginning would have to move as well.
-        if !snapshots.is_empty() || first == 0 {
-            return;
-        }
-        journal.entries.drain(..(first - journal.base) as usize);
-        let epoch = journal.epoch;
-        journal.base = 0;
-        let shift = |at: &mut Position| {
-            if at.epoch == epoch {
-                at.seq -= first;
-            }
-        };
-        for process in &mut state.processes {
-            process.position.iter_mut().for_each(shift);
-            for call in process.calls.iter_mut().flatten() {
-                call.look.iter_mut().filter_map(|look| look.position.as_mut()).for_each(shift);
-            }
-        }
-    }
-}
-
-/// Writes down what is hashed, in a byte for each small number, to hash it at once: states are many small numbers.
-#[derive(Default)]
-struct Writer(Vec<u8>);
-
-impl Hasher for Writer {
-    fn finish(&self) -> u64 {
-        ahash::RandomState::with_seeds(11, 22, 33, 44).hash_one(&self.0[..])
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-    fn write_u8(&mut self, number: u8) {
-        self.0.push(number);
-    }
-    fn write_usize(&mut self, number: usize) {
-        self.0.push(number as u8);
-    }
-    fn write_isize(&mut self, number: isize) {
-        self.0.push(number as u8);
-    }
-}
-
-fn fingerprint(what: &impl Hash) -> u64 {
-    let mut writer = Writer(Vec::with_capacity(512));
-    what.hash(&mut writer);
-    writer.finish()
-}
-
-fn names(state: &mut State, f: &mut impl FnMut(Name, &mut u8)) {
-    state.store.names(f);
-    state.processes.iter_mut().for_each(|process| process.names(f));
-    state.strays.iter_mut().flatten().for_each(|command| command.names(f));
-}
-
-/// Gives what is named by numbers the smallest ones, in their order.
-fn rename(state: &mut State) {
-    let mut in_use = [0_u128; Name::COUNT];
-    names(state, &mut |name, number| {
-        if *number != 0 && *number != VOID.0 {
-            in_use[name.index()] |= 1 << *number;
-        }
-    });
-    names(state, &mut |name, number| {
-        if *number != 0 && *number != VOID.0 {
-            *number = 1 + (in_use[name.index()] & ((1 << *number) - 1)).count_ones() as u8;
-        }
-    });
-    state.store.set_last(|name| in_use[name].count_ones() as u8);
-}
-
-/// Returns the state with its processes in another order.
-fn permuted(state: &State, order: &[u8]) -> State {
-    let mut other = state.clone();
-    other.processes = order.iter().map(|at| state.processes[*at as usize].clone()).collect();
-    let place = |process: &mut u8| {
-        *process = order.iter().position(|at| at == process).expect("every process has a place") as u8;
-    };
-    let moved = |moved: &mut Moved| {
-        if let Moved::KeyInsert(_, process) = moved {
-            place(process);
-        }
-    };
-    let in_command = |command: &mut Command| match command {
-        Command::Append(news) | Command::AddJournal(news) | Command::ReplaceJournal(_, news) => {
-            news.iter_mut().for_each(moved);
-        }
-        _ => {}
-    };
-    other.store.journal.iter_mut().flat_map(|journal| &mut journal.entries).for_each(moved);
-    other.strays.iter_mut().flatten().for_each(in_command);
-    for call in other.processes.iter_mut().flat_map(|process| process.calls.iter_mut().flatten()) {
-        call.news.iter_mut().for_each(moved);
-        call.sent.iter_mut().for_each(in_command);
-        for reply in &mut call.replies {
-            if let Reply::Journal(journal) = reply {
-                journal.entries.iter_mut().for_each(moved);
-            }
-        }
-    }
-    other
 }

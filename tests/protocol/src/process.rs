@@ -165,6 +165,8 @@ pub struct Call {
     pub news: Vec<Moved>,
     /// The outbox: which half of the payment is through.
     pub bumped: bool,
+    /// A removal: whether it has purged a write, so that what the store holds is older than that.
+    pub has_purged: bool,
     /// The changes that are acknowledged when it succeeds.
     pub changes: Set,
     /// The changes that its answer must not lack.
@@ -198,6 +200,7 @@ impl Call {
             announced: false,
             news: Vec::new(),
             bumped: false,
+            has_purged: false,
             changes: 0,
             must: 0,
         }
@@ -265,12 +268,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns whether the item is not to be used: a deletion of it is owed, or a write of it waits or is being sent.
+    /// Returns whether the item is not to be used: a deletion of it is owed, or a write of it waits or is being sent, or was
+    /// purged for a removal that is under way.
     #[must_use]
     pub fn owes_item(&self, key: u8) -> bool {
         let owed = |debt: &Debt| matches!(debt.subject, Subject::Item(item, _) if item == key);
         let is_sent = self.calls[BEHIND].as_ref().is_some_and(|call| call.key == key);
-        self.debts.iter().any(owed) || self.waiting[key as usize].is_some() || is_sent
+        let is_purged = self.calls[CHANGER].as_ref().is_some_and(|call| call.key == key && call.has_purged);
+        self.debts.iter().any(owed) || self.waiting[key as usize].is_some() || is_sent || is_purged
     }
 
     /// Returns which groups are owed a bump of this kind. `everything` is what covers all, if anything does.

@@ -43,10 +43,8 @@ rules! {
     r2_sent_again_whole,
     /// R3: every send of a bump has a fresh token.
     r3_fresh_token,
-    /// R4: the local tier bumps before the remote one.
-    r4_bump_before,
     /// R4: the local tier bumps, or removes, again after the acknowledgement.
-    r4_bump_again,
+    r4_again,
     /// R5: a token is kept only if its group has not moved since before it was asked for.
     r5_kept_if_unmoved,
     /// R5: a known token judges only while the trust lease holds.
@@ -71,6 +69,8 @@ rules! {
     r10_trust_last,
     /// R11: a removal purges the write that waits, and drops the one that is being sent.
     r11_purge,
+    /// R11: until the removal is through, the key of a purged write counts for nothing.
+    r11_purged_counts,
     /// R11: a queued write is as old as its place in the queue.
     r11_old_as_queued,
     /// R12: an item that is owed a deletion counts for nothing.
