@@ -373,7 +373,9 @@ impl Spec for Rules {
     }
 
     fn drift(&self, state: &State, mut go: impl FnMut(State)) {
-        if self.evicts && state.entry.is_some() && state.readers == 0 {
+        // The dead are swept, by whichever insert comes by.
+        let may_leave = state.entry.is_some_and(|entry| self.evicts || state.may_be_dead(&entry));
+        if may_leave && state.readers == 0 {
             go(State { entry: None, ..*state });
         }
     }
