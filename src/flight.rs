@@ -16,7 +16,7 @@ use crate::error::LoadError;
 use crate::group::{Generation, Group, GroupSet};
 use crate::limit::Limit;
 use crate::options::Draft;
-use crate::sync::{Arc, AtomicU32, Mutex, OnceLock, Ordering};
+use crate::sync::{Arc, AtomicU32, Mutex, OnceLock, Ordering, thread_local};
 use crate::watch::{EnteredSpan, LoadSpan, PANICKED};
 
 /// How many callers may wait for one flight. Each is a thread or a future of the caller's, so this bounds nothing but the

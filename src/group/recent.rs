@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::Group;
-use crate::sync::{Arc, Weak};
+use crate::sync::{Arc, Weak, thread_local};
 
 /// How many groups a thread remembers: those of the entries that one place in a program stores are as a rule one or two.
 const RECENT: usize = 8;

@@ -47,7 +47,7 @@ pub(super) fn heavy(kind: Kind) -> bool {
     kind == Kind::Symmetric || kernel::barrier()
 }
 
-#[cfg(all(target_os = "linux", not(larder_loom), not(miri)))]
+#[cfg(all(target_os = "linux", not(any(larder_loom, larder_shuttle, miri))))]
 mod kernel {
     use rustix::thread::{MembarrierCommand, membarrier};
 
@@ -69,7 +69,7 @@ mod kernel {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(larder_loom), not(miri))))]
+#[cfg(not(all(target_os = "linux", not(any(larder_loom, larder_shuttle, miri)))))]
 mod kernel {
     pub(super) fn is_registered() -> bool {
         false

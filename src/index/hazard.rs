@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::barrier::{self, Kind};
 use crate::sync::model::AtomicPtr;
-use crate::sync::{AtomicBool, OnceLock, Ordering, Padded};
+use crate::sync::{AtomicBool, OnceLock, Ordering, Padded, thread_local};
 
 /// How many reads of one thread may be under way at a time: one within a `Clone`, an `Eq` or a closure that another one
 /// runs, and so on. Deeper ones take the lock. With its neighbours a record fills the cache lines that it has to itself.
@@ -73,19 +73,30 @@ pub(super) struct Hold {
     thread: PhantomData<*const ()>,
 }
 
-/// The records of this process.
-pub(super) static PROCESS: Domain = Domain::new();
+/// Returns the records of this process.
+#[cfg(not(larder_shuttle))]
+pub(super) fn process() -> &'static Domain {
+    static PROCESS: Domain = Domain::new();
+    &PROCESS
+}
+
+/// Returns the records of one run, which leaves nothing to the next: else what the next one does would depend on it.
+#[cfg(larder_shuttle)]
+pub(super) fn process() -> &'static Domain {
+    static PROCESS: crate::sync::Lazy<Domain> = crate::sync::Lazy::new(Domain::new);
+    PROCESS.get()
+}
 
 thread_local! {
     /// Without a destructor, which would make every access check whether it has run.
     static MINE: Cell<Option<&'static Record>> = const { Cell::new(None) };
-    static OWNED: Owned = Owned(PROCESS.join());
+    static OWNED: Owned = Owned(process().join());
 }
 
 #[cold]
 fn assign() -> Option<Reader> {
     let reader = OWNED.try_with(|owned| owned.0).ok();
-    MINE.set(reader.map(|reader| reader.record));
+    let _ = MINE.try_with(|mine| mine.set(reader.map(|reader| reader.record)));
     reader
 }
 
@@ -95,7 +106,7 @@ struct Owned(Reader);
 impl Drop for Owned {
     fn drop(&mut self) {
         // Reads in later destructors find no record, and take the lock.
-        MINE.set(None);
+        let _ = MINE.try_with(|mine| mine.set(None));
         self.0.leave();
     }
 }
@@ -177,9 +188,9 @@ impl Reader {
     /// Returns the calling thread; `None` while it is being torn down.
     #[inline]
     pub(crate) fn current() -> Option<Reader> {
-        match MINE.get() {
-            Some(record) => Some(Reader { record, thread: PhantomData }),
-            None => assign(),
+        match MINE.try_with(Cell::get) {
+            Ok(Some(record)) => Some(Reader { record, thread: PhantomData }),
+            _ => assign(),
         }
     }
 

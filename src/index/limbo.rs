@@ -17,7 +17,7 @@ use super::lines::{Lines, View};
 use super::pool::{Pool, Slot};
 use super::read::Roots;
 use crate::sync::model::Mutex;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Padded};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, Padded, thread_local};
 
 /// How many entries of an index may wait for a proof: so many that the heavy barrier, which takes ten microseconds where other
 /// threads run, is little for each of them, and few enough to be nothing beside a cache of some size.
@@ -443,9 +443,9 @@ impl Within {
     /// Returns `None` if it does so too deep within itself.
     #[inline]
     fn enter() -> Option<Within> {
-        let depth = WITHIN.get();
+        let depth = WITHIN.with(Cell::get);
         (depth < DEPTH).then(|| {
-            WITHIN.set(depth + 1);
+            WITHIN.with(|within| within.set(depth + 1));
             Within
         })
     }
@@ -454,7 +454,7 @@ impl Within {
 impl Drop for Within {
     #[inline]
     fn drop(&mut self) {
-        WITHIN.set(WITHIN.get() - 1);
+        WITHIN.with(|within| within.set(within.get() - 1));
     }
 }
 

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use super::Indexed;
 use super::barrier;
 use super::handle::Handle;
-use super::hazard::{Domain, Hold, PROCESS, Read, Reader};
+use super::hazard::{self, Domain, Hold, Read, Reader};
 use super::limbo::{Ledger, Shared};
 use super::lines::{Found, Header, Lines, Place, View};
 use super::pool::{Pool, Slot, Vacancy};
@@ -62,7 +62,7 @@ impl<T: Indexed> Index<T> {
     pub(crate) fn new(shards: usize, capacity: u64) -> (Index<T>, Vec<Table<T>>) {
         // Makes the process known to the kernel, which may take milliseconds: now, and not at the first hit.
         barrier::kind();
-        Index::new_in(&PROCESS, shards, capacity)
+        Index::new_in(hazard::process(), shards, capacity)
     }
 
     /// Returns an index whose readers publish their hazards in `domain`.
@@ -123,7 +123,7 @@ impl<T: Indexed> Index<T> {
     /// Returns this thread as a reader, for [`find_by`](Self::find_by); `None` while it is being torn down.
     #[inline]
     pub(crate) fn reader(&self) -> Option<Reader> {
-        debug_assert!(std::ptr::eq(self.shared.domain(), &raw const PROCESS));
+        debug_assert!(std::ptr::eq(self.shared.domain(), hazard::process()));
         Reader::current()
     }
 

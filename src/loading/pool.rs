@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use crate::load::BoxFuture;
-use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, thread};
+use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, thread, thread_local};
 use crate::task::{Home, Task};
 
 /// How many background loads of one cache may be under way, those that wait for a thread among them. Each holds a claim and
@@ -84,7 +84,7 @@ impl Pool {
     /// Returns whether the calling thread is one of this pool: if all of them waited for what the pool has yet to run, none
     /// would be left to run it.
     pub(crate) fn is_mine(&self) -> bool {
-        POOL.get() == self.shared.address()
+        POOL.with(Cell::get) == self.shared.address()
     }
 
     /// Runs a future, which owns a [`Permit`]. Where not even one thread can be started, it is dropped.
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     fn work(self: Arc<Self>) {
-        POOL.set(self.address());
+        POOL.with(|pool| pool.set(self.address()));
         let mut state = self.state.lock();
         while !state.is_stopped {
             match state.ready.pop_front() {

@@ -2,12 +2,10 @@
 
 #[cfg(larder_loom)]
 pub(crate) use self::checked::Mutex;
+#[cfg(not(larder_loom))]
+pub(crate) use super::{AtomicPtr, AtomicU32, AtomicU64, Mutex, fence};
 #[cfg(larder_loom)]
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, fence};
-#[cfg(not(larder_loom))]
-pub(crate) use parking_lot::Mutex;
-#[cfg(not(larder_loom))]
-pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, fence};
 
 #[cfg(larder_loom)]
 mod checked {

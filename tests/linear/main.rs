@@ -10,6 +10,7 @@ mod spec;
 mod subject;
 mod worker;
 
+use std::ops::RangeInclusive;
 use std::sync::Barrier;
 use std::sync::atomic::AtomicU64;
 
@@ -17,10 +18,14 @@ use self::checker::{History, Violation, check};
 use self::flawed::{Flaw, Flawed};
 use self::spec::{Op, State};
 use self::subject::{Local, Subject};
-use self::worker::{AGEING, BUMPED, CROWDED, EVERYTHING, Mix, OPERATIONS, PLAIN, THREADS, Worker};
+use self::worker::{AGEING, BUMPED, CROWDED, EVERYTHING, Mix, PLAIN, Worker};
 
 /// How many histories of each kind are made: with five kinds, some seconds' worth.
 const HISTORIES: u64 = 2_000;
+
+/// How many threads a history has, and how many operations each.
+const THREADS: RangeInclusive<usize> = 2..=4;
+const OPERATIONS: RangeInclusive<usize> = 4..=8;
 
 /// Within how many histories a flaw has to show.
 const ENOUGH_FOR_A_FLAW: u64 = 2_000;

@@ -9,10 +9,6 @@ use super::pause;
 use super::spec::{Op, Rules, Written};
 use super::subject::Subject;
 
-/// How many threads a history has, and how many operations each.
-pub(crate) const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
-pub(crate) const OPERATIONS: std::ops::RangeInclusive<usize> = 4..=8;
-
 /// What histories are of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mix {
