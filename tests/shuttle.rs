@@ -18,7 +18,7 @@ use std::future::Future;
 use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -359,19 +359,16 @@ fn no_update_is_lost() {
 fn all_are_explained(mix: Mix) {
     explore(move || {
         let mut random = shuttle::rand::thread_rng();
-        let subject = Local::new(&mix.rules);
-        let ticks = AtomicU64::new(0);
-        let threads = random.gen_range(THREADS);
-        let ended: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads)
-                .map(|thread| {
-                    let worker = Worker::new(&subject, mix, &ticks, random.r#gen());
-                    let operations = random.gen_range(OPERATIONS);
-                    scope.spawn(move || worker.run(thread * OPERATIONS.end(), operations))
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
+        let subject = Arc::new(Local::new(&mix.rules));
+        let ticks = Arc::default();
+        let threads: Vec<_> = (0..random.gen_range(THREADS))
+            .map(|thread| {
+                let worker = Worker::new(&subject, mix, &ticks, random.r#gen());
+                let operations = random.gen_range(OPERATIONS);
+                thread::spawn(move || worker.run(thread * OPERATIONS.end(), operations))
+            })
+            .collect();
+        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         let history = ended.into_iter().map(|(events, _claims)| events).collect();
         if let Err(violation) = checker::check(&mix.rules, &spec::State::default(), &history) {
             panic!("{mix:?}: {violation:?}");

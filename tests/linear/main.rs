@@ -11,8 +11,7 @@ mod subject;
 mod worker;
 
 use std::ops::RangeInclusive;
-use std::sync::Barrier;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Barrier};
 
 use self::checker::{History, Violation, check};
 use self::flawed::{Flaw, Flawed};
@@ -43,10 +42,10 @@ fn from_environment(name: &str, default: u64) -> u64 {
 }
 
 /// Makes the history of a seed.
-fn make<S: Subject>(subject: &S, mix: Mix, seed: u64) -> History<Op> {
+fn make<S: Subject>(subject: &Arc<S>, mix: Mix, seed: u64) -> History<Op> {
     let mut random = fastrand::Rng::with_seed(seed);
     let plans: Vec<_> = (0..random.usize(THREADS)).map(|_| (random.usize(OPERATIONS), random.u64(..))).collect();
-    let ticks = AtomicU64::new(0);
+    let ticks = Arc::default();
     let start = Barrier::new(plans.len());
     let ended: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = plans
@@ -72,7 +71,7 @@ fn search<S: Subject>(mix: Mix, histories: u64, make_subject: impl Fn() -> S) ->
     let first = from_environment("LARDER_LINEAR_SEED", 0);
     let mut places = 0;
     for seed in first..first + histories {
-        let history = make(&make_subject(), mix, seed);
+        let history = make(&Arc::new(make_subject()), mix, seed);
         places += check(&mix.rules, &State::default(), &history).map_err(|violation| (seed, violation))?;
     }
     Ok(places)

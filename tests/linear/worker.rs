@@ -1,5 +1,6 @@
 //! A thread that does one random thing after the other to a key, and writes down what came of it, and when.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fastrand::Rng;
@@ -31,18 +32,19 @@ pub(crate) const AGEING: Mix =
     Mix { rules: Rules { soft: 20, hard: 50, grace: 30, ..PLAIN.rules }, advances: true, ..PLAIN };
 pub(crate) const EVERYTHING: Mix = Mix { rules: Rules { evicts: true, ..AGEING.rules }, bumps: true, advances: true };
 
-pub(crate) struct Worker<'a, S: Subject> {
-    subject: &'a S,
+pub(crate) struct Worker<S: Subject> {
+    subject: Arc<S>,
     mix: Mix,
     /// Numbers the beginnings and the ends of all operations.
-    ticks: &'a AtomicU64,
+    ticks: Arc<AtomicU64>,
     random: Rng,
     claims: Vec<(usize, S::Claim)>,
     events: Vec<Event<Op>>,
 }
 
-impl<'a, S: Subject> Worker<'a, S> {
-    pub(crate) fn new(subject: &'a S, mix: Mix, ticks: &'a AtomicU64, seed: u64) -> Self {
+impl<S: Subject> Worker<S> {
+    pub(crate) fn new(subject: &Arc<S>, mix: Mix, ticks: &Arc<AtomicU64>, seed: u64) -> Self {
+        let (subject, ticks) = (subject.clone(), ticks.clone());
         Worker { subject, mix, ticks, random: Rng::with_seed(seed), claims: Vec::new(), events: Vec::new() }
     }
 
