@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_timer::Delay;
 
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, model, thread};
 
 /// How far the coarse clock may lag behind the precise one: a tick of the slowest usual kernel (100 Hz), and what rounding
 /// to milliseconds hides.
@@ -122,12 +122,12 @@ impl fmt::Debug for Deadline {
 
 /// A [`Deadline`] that moves while others look at it.
 #[derive(Debug)]
-pub(crate) struct AtomicDeadline(AtomicU64);
+pub(crate) struct AtomicDeadline(model::AtomicU64);
 
 impl AtomicDeadline {
     #[inline]
     pub(crate) fn new(deadline: Deadline) -> Self {
-        Self(AtomicU64::new(deadline.0))
+        Self(model::AtomicU64::new(deadline.0))
     }
 
     // Relaxed: a deadline orders no other memory; who needs it exact looks under the shard's lock.

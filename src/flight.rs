@@ -16,7 +16,8 @@ use crate::error::LoadError;
 use crate::group::{Generation, Group, GroupSet};
 use crate::limit::Limit;
 use crate::options::Draft;
-use crate::sync::{Arc, AtomicU32, Mutex, OnceLock, Ordering, thread_local};
+use crate::sync::model::{AtomicU32, Mutex};
+use crate::sync::{Arc, OnceLock, Ordering, thread_local};
 use crate::watch::{EnteredSpan, LoadSpan, PANICKED};
 
 /// How many callers may wait for one flight. Each is a thread or a future of the caller's, so this bounds nothing but the
@@ -316,6 +317,9 @@ pub(crate) fn is_led_here<K, V>(flight: &Arc<Flight<K, V>>) -> bool {
 fn address<K, V>(flight: &Arc<Flight<K, V>>) -> usize {
     Arc::as_ptr(flight).addr()
 }
+
+#[cfg(all(test, larder_loom))]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -55,6 +55,9 @@ impl Trust {
     }
 }
 
+#[cfg(all(test, larder_loom))]
+mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;

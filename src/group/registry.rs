@@ -11,8 +11,8 @@ use crate::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering, Padded, Weak};
 const STRIPES: usize = 32;
 
 /// How many floors (see [`Floor`]) a registry has: a load whose new group shares one with a bumped name is fenced for
-/// nothing, so there are many.
-const FLOORS: usize = 4_096;
+/// nothing, so there are many. Under shuttle each run makes its own.
+const FLOORS: usize = if cfg!(larder_shuttle) { 16 } else { 4_096 };
 
 /// A registry of groups, which caches may share: a bump here reaches the entries of all of them.
 ///

@@ -150,6 +150,9 @@ fn pause(openings: u32, longest: Duration, entropy: u64) -> Duration {
     full - (full / 2).mul_f64(fraction.clamp(0.0, 1.0))
 }
 
+#[cfg(all(test, larder_loom))]
+mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,5 @@
-//! What the protocol of readers without locks is made of: under `--cfg larder_loom`, the model checker's own.
+//! What the protocols are made of that a model checker goes through: under `--cfg larder_loom`, its own. Those are of readers
+//! without locks, of flights, of breakers and of the trust lease.
 
 #[cfg(larder_loom)]
 pub(crate) use self::checked::Mutex;

@@ -20,7 +20,7 @@ use self::subject::{Local, Subject};
 use self::worker::{AGEING, BUMPED, CROWDED, EVERYTHING, Mix, PLAIN, Worker};
 
 /// How many histories of each kind are made: with five kinds, some seconds' worth.
-const HISTORIES: u64 = 2_000;
+const HISTORIES: u64 = 500;
 
 /// How many threads a history has, and how many operations each.
 const THREADS: RangeInclusive<usize> = 2..=4;

@@ -18,7 +18,7 @@ const CROWDED: u64 = 3;
 const OTHERS: u32 = 6;
 
 /// One key of a cache.
-pub(crate) trait Subject: Sync {
+pub(crate) trait Subject: Send + Sync {
     type Claim: Send;
     fn get(&self) -> Option<Written>;
     fn insert(&self, value: Written, grouped: bool);
