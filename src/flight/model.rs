@@ -1,5 +1,5 @@
 //! The protocol of a claim's holder and of those who wait for it, take it over or fence it, in every order that the memory model
-//! allows: `RUSTFLAGS="--cfg larder_loom" cargo test --package larder --lib --release --features tiered model::`.
+//! allows: `RUSTFLAGS="--cfg larder_loom" cargo test --package larder --lib --release --features memcached model::`.
 //!
 //! What stands in a shard is one flight here, behind a lock of its own. Each model that needs an order of steps also goes through
 //! the other order, and has to fail there.

@@ -1,5 +1,5 @@
 //! The lease between those who apply news and extend it and those who serve under it, in every order that the memory model allows:
-//! `RUSTFLAGS="--cfg larder_loom" cargo test --package larder --lib --release --features tiered model::`.
+//! `RUSTFLAGS="--cfg larder_loom" cargo test --package larder --lib --release --features memcached model::`.
 
 use loom::sync::atomic::AtomicU64;
 use loom::thread;

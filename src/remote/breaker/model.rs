@@ -1,5 +1,5 @@
 //! Threads that share a breaker behind a lock, as those of one server do, in every order:
-//! `RUSTFLAGS="--cfg larder_loom" cargo test --package larder --lib --release --features tiered model::`.
+//! `RUSTFLAGS="--cfg larder_loom" cargo test --package larder --lib --release --features memcached model::`.
 
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
