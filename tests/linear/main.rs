@@ -3,6 +3,8 @@
 //! `LARDER_LINEAR_HISTORIES` says how many of each kind are made, and `LARDER_LINEAR_SEED` where their seeds begin. A seed
 //! chooses the operations; how threads meet is up to the machine, so that one which has failed may have to be tried often.
 
+#![allow(clippy::print_stdout, reason = "how much was searched, and what a flaw looks like")]
+
 mod checker;
 mod flawed;
 mod illegal;

@@ -1,5 +1,6 @@
 //! What histories are made of: one key of a cache, among others that press on it.
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use larder::{Cache, Claim, Clock, EntryOptions, Fill, Lookup, ManualClock};
@@ -35,8 +36,14 @@ pub(crate) trait Subject: Send + Sync {
 }
 
 /// A key whose comparisons, under the lock and without, give way to other threads.
-#[derive(Clone, Debug, Hash, PartialOrd, Ord, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub(crate) struct Key(u32);
+
+impl Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {
