@@ -8,8 +8,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::SystemTime;
 use std::time::{Duration, Instant};
 
+#[cfg(not(larder_sim))]
 use futures_timer::Delay;
 
+#[cfg(larder_sim)]
+use crate::sync::sim::world::Delay;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, model, thread};
 
 /// How far the coarse clock may lag behind the precise one: a tick of the slowest usual kernel (100 Hz), and what rounding
@@ -215,7 +218,7 @@ impl Clock {
     #[cfg(feature = "http")]
     pub(crate) fn time_of_day(&self) -> SystemTime {
         match &self.0 {
-            Source::System => SystemTime::now(),
+            Source::System => system::time_of_day(),
             Source::Manual(manual) => {
                 SystemTime::UNIX_EPOCH + MANUAL_EPOCH + Duration::from_nanos(manual.nanos.load(Ordering::Relaxed))
             }
@@ -467,11 +470,9 @@ pub(crate) mod real {
     use std::future::Future;
     use std::pin::Pin;
     use std::task::{Context, Poll};
-    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+    use std::time::{Duration, Instant, UNIX_EPOCH};
 
-    use futures_timer::Delay;
-
-    use super::{Clock, Deadline};
+    use super::{Clock, Deadline, Delay, system};
 
     /// Resolves at a moment, on any runtime.
     pub(crate) struct Alarm(Delay);
@@ -492,7 +493,7 @@ pub(crate) mod real {
 
     /// Returns the time of deadlines of exchanges, and of expiries in a store in memory.
     pub(crate) fn now() -> Instant {
-        Instant::now()
+        system::instant()
     }
 
     /// Runs a future on this thread to its end.
@@ -515,7 +516,7 @@ pub(crate) mod real {
 
     /// Returns the time since 1970 by the wall clock, which other hosts may see otherwise; zero where it is before that.
     pub(crate) fn since_epoch() -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        system::time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 
@@ -530,7 +531,7 @@ enum StopwatchSource {
 impl Clock {
     pub(crate) fn stopwatch(&self) -> Stopwatch {
         Stopwatch(match &self.0 {
-            Source::System => StopwatchSource::System(Instant::now()),
+            Source::System => StopwatchSource::System(system::instant()),
             Source::Manual(manual) => StopwatchSource::Manual(manual.clone(), manual.nanos.load(Ordering::Relaxed)),
         })
     }
@@ -539,7 +540,7 @@ impl Clock {
 impl Stopwatch {
     pub(crate) fn elapsed(&self) -> Duration {
         match &self.0 {
-            StopwatchSource::System(start) => start.elapsed(),
+            StopwatchSource::System(start) => system::instant().saturating_duration_since(*start),
             StopwatchSource::Manual(manual, start) => {
                 Duration::from_nanos(manual.nanos.load(Ordering::Relaxed).saturating_sub(*start))
             }
@@ -547,11 +548,12 @@ impl Stopwatch {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(larder_sim)))]
 mod system {
     use rustix::time::{ClockId, Timespec, clock_gettime};
 
     use super::Timestamp;
+    pub(super) use super::standard::*;
 
     /// Both clocks count from boot and are disciplined alike, so their readings compare.
     pub(super) fn precise() -> Timestamp {
@@ -573,10 +575,11 @@ mod system {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", larder_sim)))]
 mod system {
     use std::sync::OnceLock;
 
+    pub(super) use super::standard::*;
     use super::{Instant, Timestamp};
 
     pub(super) fn precise() -> Timestamp {
@@ -588,6 +591,51 @@ mod system {
 
     pub(super) fn coarse() -> Timestamp {
         precise()
+    }
+}
+
+/// The clocks of the standard library.
+#[cfg(not(larder_sim))]
+mod standard {
+    use std::time::Instant;
+
+    #[inline]
+    pub(super) fn instant() -> Instant {
+        Instant::now()
+    }
+
+    #[cfg(any(feature = "http", feature = "tiered"))]
+    pub(super) fn time_of_day() -> std::time::SystemTime {
+        std::time::SystemTime::now()
+    }
+}
+
+/// The clocks of a simulated process.
+#[cfg(larder_sim)]
+mod system {
+    use super::Timestamp;
+    use crate::sync::sim::world;
+    pub(super) use crate::sync::sim::world::instant;
+
+    /// How often the coarse clock moves on: as rarely as [`COARSE_LAG_MS`](super::COARSE_LAG_MS) allows for.
+    const TICK_MS: u64 = 10;
+
+    /// The time of day at which every simulation begins, after 1970.
+    #[cfg(any(feature = "http", feature = "tiered"))]
+    const EPOCH: std::time::Duration = std::time::Duration::from_secs(1_500_000_000);
+
+    pub(super) fn precise() -> Timestamp {
+        Timestamp(1 + world::local_now() / 1_000_000)
+    }
+
+    pub(super) fn coarse() -> Timestamp {
+        let Timestamp(ms) = precise();
+        Timestamp((ms - ms % TICK_MS).max(1))
+    }
+
+    #[cfg(any(feature = "http", feature = "tiered"))]
+    pub(super) fn time_of_day() -> std::time::SystemTime {
+        std::time::UNIX_EPOCH + EPOCH + std::time::Duration::from_nanos(world::local_now())
     }
 }
 

@@ -303,6 +303,16 @@ pub use remote::codec::Postcard;
 #[cfg(feature = "lz4")]
 pub use remote::packing::lz4::Compression;
 
+/// What simulations are run with: see `tests/sim`.
+#[cfg(larder_sim)]
+pub mod sim {
+    pub use crate::sync::sim::Bell;
+    pub use crate::sync::sim::world::{
+        Delay, Joiner, Options, Outcome, Process, fail, here, now, pause, process, random, resume, run, sleep_until,
+        spawn,
+    };
+}
+
 #[doc = include_str!("docs/design.md")]
 pub mod design {}
 
