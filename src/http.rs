@@ -20,6 +20,9 @@ mod status;
 mod storing;
 mod visit;
 
+#[cfg(all(fuzzing, feature = "tiered"))]
+pub(crate) use self::codec::reread;
+
 pub use self::body::ResponseBody;
 pub use self::cache::{ResponseCache, ResponseCacheBuilder};
 pub use self::cache_control::CacheControl;

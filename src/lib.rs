@@ -248,6 +248,10 @@ mod watch;
 #[cfg(feature = "http")]
 pub mod http;
 
+#[cfg(all(fuzzing, feature = "http", feature = "lz4", feature = "tiered"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "tiered")]
 mod broadcast;
 #[cfg(all(test, feature = "tiered"))]

@@ -90,6 +90,21 @@ impl Codec<Page> for Pages {
     }
 }
 
+/// Reads a page, looks at it as whoever is served it would, and writes it again.
+#[cfg(fuzzing)]
+pub(crate) fn reread(bytes: &SharedBytes) -> Result<Vec<u8>, CodecError> {
+    let page = Pages.decode_shared(bytes)?;
+    let now = std::time::SystemTime::now();
+    if let Some(stored) = page.response() {
+        _ = stored.headers(&stored.standing(None, now), now);
+        _ = stored.terms.kept_for();
+    }
+    _ = page.weight("key");
+    let mut out = Vec::new();
+    Pages.encode(&page, &mut out)?;
+    Ok(out)
+}
+
 fn no_page(error: DecodeError) -> CodecError {
     CodecError::with_source("no page of the cache of responses", error)
 }
