@@ -320,6 +320,9 @@ pub mod sim {
 #[doc = include_str!("docs/design.md")]
 pub mod design {}
 
+#[doc = include_str!("docs/bad_input.md")]
+pub mod bad_input {}
+
 #[doc = include_str!("docs/watching.md")]
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub mod watching {}
