@@ -555,10 +555,9 @@ impl Scene {
             self.assert_fenced(&ticket, options.groups, false);
             assert!(self.store(key, known));
         } else if known.weight > self.capacity && ticket.stands && !ticket.cleared {
-            // Too heavy for the cache, or fenced by a group: either way nothing of it is there. What was there may be.
-            if ticket.bumped & options.groups == 0 && ticket.bumped == 0 {
-                self.store(key, known);
-            } else if cache.peek(&key).is_none() {
+            // Too heavy for the cache, which takes out what was there, or fenced by a group, which leaves it.
+            let old = self.entries.get(&key).map(|known| known.value);
+            if self.removals.lock().unwrap().iter().any(|(left, value, _)| *left == key && Some(*value) == old) {
                 self.take_out(key, RemovalCause::Replaced);
             }
         } else if !self.removals.lock().unwrap().contains(&(key, value, RemovalCause::Evicted)) {
