@@ -316,7 +316,7 @@ impl Scene {
             return false;
         }
         let stored: u64 = self.entries.values().map(|known| known.weight).sum();
-        self.pressed |= stored.saturating_add(known.weight) > self.capacity;
+        self.pressed |= stored.checked_add(known.weight).is_none_or(|weight| weight > self.capacity);
         self.entries.insert(key, known);
         true
     }
