@@ -149,11 +149,11 @@ impl Scene {
         }
     }
 
-    /// What is said to be in the store was told to be.
+    /// What is said to be in the store was told to be. So is what an invalidation has taken along, where the item was deleted.
     fn check_write(&self, key: &str, written: &Write) {
         if matches!(written, Write::Through | Write::RemoteOnly(_)) {
             let value = names(key).value;
-            assert!(self.teller.told().stored.contains(&value), "nobody has stored {key}");
+            assert!(self.teller.told().changed.contains(&value), "nobody has stored {key}");
         }
     }
 
@@ -171,7 +171,8 @@ fn names(key: &str) -> fuzzing::Names {
 /// What the store has said in the present step.
 #[derive(Default)]
 struct Told {
-    stored: Vec<WireKey>,
+    /// The items that were stored or deleted.
+    changed: Vec<WireKey>,
     done: usize,
     numbers: Vec<u64>,
 }
@@ -288,15 +289,13 @@ impl Telling {
                 return Err(RemoteError::new(kinds[self.choose(kinds.len())], "so the input says"));
             }
         };
-        match &reply {
-            Reply::Done => {
+        match (&reply, command.action) {
+            (Reply::Done, Action::Set { .. } | Action::Delete { .. }) | (Reply::Miss, Action::Delete { .. }) => {
+                self.told.changed.push(command.key.clone());
                 self.told.done += 1;
-                if matches!(command.action, Action::Set { .. }) {
-                    self.told.stored.push(command.key.clone());
-                }
             }
-            Reply::Miss => self.told.done += 1,
-            Reply::Number(number) => self.told.numbers.push(*number),
+            (Reply::Done | Reply::Miss, _) => self.told.done += 1,
+            (Reply::Number(number), _) => self.told.numbers.push(*number),
             _ => {}
         }
         Ok(reply)

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder::{
-    Action, Added, Clock, Command, EntryOptions, Expiry, InMemoryRemote, Namespace, RawBytes, RemoteError, RemoteTier,
-    Reply, Route, SetMode, TieredCache, WireKey, Write,
+    Action, Added, Clock, Command, EntryOptions, Expiry, InMemoryRemote, Namespace, RawBytes, RemoteError,
+    RemoteErrorKind, RemoteTier, Reply, Route, SetMode, TieredCache, WireKey, Write,
 };
 
 use crate::input::Input;
@@ -59,6 +59,24 @@ impl RemoteTier for Noting {
 
     fn max_value_len(&self) -> usize {
         self.memory.max_value_len()
+    }
+
+    /// The thread that follows the journal never reaches it: what it found, and when, would be chance.
+    fn dedicated(&self) -> Option<Box<dyn RemoteTier>> {
+        Some(Box::new(Nowhere))
+    }
+}
+
+/// A store that is never there.
+struct Nowhere;
+
+impl RemoteTier for Nowhere {
+    fn run(&self, batch: &[Command<'_>], _timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
+        vec![Err(RemoteError::new(RemoteErrorKind::Unavailable, "nobody is there")); batch.len()]
+    }
+
+    fn max_value_len(&self) -> usize {
+        0
     }
 }
 
