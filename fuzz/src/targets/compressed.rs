@@ -84,13 +84,13 @@ fn reference(stored: &[u8]) -> Option<Vec<u8>> {
         }
         let offset = usize::from(u16::from_le_bytes(take(&mut block, 2)?.try_into().ok()?));
         let matched = length(&mut block, token & 15)? + 4;
-        let mut from = out.len().checked_sub(offset).filter(|_| offset > 0)?;
+        let start = out.len().checked_sub(offset).filter(|_| offset > 0)?;
         if out.len() + matched > len {
             return None;
         }
-        for _ in 0..matched {
+        // One by one: what is copied may be what has just been.
+        for from in start..start + matched {
             out.push(out[from]);
-            from += 1;
         }
     }
 }
