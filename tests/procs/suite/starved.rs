@@ -6,23 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use shared::flood::{STARVED, flood};
+
 use crate::bound::{Run, bumps, expect_in_time, settings};
 use crate::scene::{Scene, TRUST};
 use crate::verdict::Bound;
-
-/// The least memory, hence a page of 1 MiB for each size class, and without the thread that saves what is read often.
-const STARVED: [&str; 6] = ["-m", "1", "-I", "512k", "-o", "no_lru_maintainer"];
-
-/// What fills a page, and drives out whatever was in it before.
-const PAGE: usize = 1 << 20;
-
-/// The sizes of a flood: from the smallest items to a journal of hundreds of bumps, and no size class is left out.
-const SHORTEST: usize = 8;
-const LONGEST: usize = 20_000;
-const STEP: f64 = 1.2;
-
-/// What an item takes beside its value.
-const OVERHEAD: usize = 60;
 
 /// Long enough between two bumps that a flood of one size class fits in between: each puts the journal first again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -36,9 +24,10 @@ fn memcached_is_starved_to_eviction() {
     let over = AtomicBool::new(false);
     let losses = thread::scope(|scope| {
         run.note("the flood begins");
-        scope.spawn(|| flood(addr, &over));
+        let flooding = scope.spawn(|| flood(addr, &over));
         let losses = count_losses(&run);
         over.store(true, Ordering::SeqCst);
+        flooding.join().expect("a flood that does not panic").expect("write to memcached");
         run.note("the flood ends");
         losses
     });
@@ -46,23 +35,6 @@ fn memcached_is_starved_to_eviction() {
     println!("starved: {} evictions, the journal lost {losses} times", evictions(addr));
     expect_in_time("starved", &history, Bound::Always(TRUST));
     assert!(losses > 0, "the journal was never evicted");
-}
-
-/// Fills one size class after the other, until it is over.
-fn flood(addr: SocketAddr, over: &AtomicBool) {
-    let mut memcached = TcpStream::connect(addr).expect("connect to memcached");
-    let sizes = || std::iter::successors(Some(SHORTEST), |len| Some((*len as f64 * STEP) as usize + 1));
-    let mut items = 0;
-    while !over.load(Ordering::SeqCst) {
-        for len in sizes().take_while(|len| *len < LONGEST) {
-            let (value, mut page) = ("x".repeat(len), Vec::with_capacity(2 * PAGE));
-            for _ in 0..PAGE / (len + OVERHEAD) {
-                items += 1;
-                write!(page, "set flood:{items} 0 0 {len} noreply\r\n{value}\r\n").expect("vectors take everything");
-            }
-            memcached.write_all(&page).expect("write to memcached");
-        }
-    }
 }
 
 /// Returns how often the journal was seen shorter than before, until nearly all bumps are made: as many times at least was it
