@@ -255,7 +255,11 @@ impl Judge {
             }
             Record::Troubled { from_ns, to_ns } => {
                 let what = format!("exchanges of process {process} fail");
-                self.disturbances.push_back(Disturbance { what, process: Some(process), from_ns, to_ns });
+                // One after the other, they are one.
+                match self.disturbances.iter_mut().find(|wrong| wrong.to_ns >= from_ns && wrong.what == what) {
+                    Some(wrong) => wrong.to_ns = to_ns,
+                    None => self.disturbances.push_back(Disturbance { what, process: Some(process), from_ns, to_ns }),
+                }
             }
             Record::Overdue { verb, began_ns, took_ns } => {
                 let (verb, took) = (Verb::ALL[verb as usize], Duration::from_nanos(took_ns));

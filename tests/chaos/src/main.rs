@@ -14,6 +14,7 @@ mod plan;
 mod plant;
 mod proxy;
 mod record;
+mod scale;
 
 mod soak;
 #[expect(dead_code, reason = "fake servers are for the integration tests")]
@@ -48,5 +49,6 @@ fn begin() -> Result<bool, Box<dyn Error>> {
         }
         Job::Work(settings) => worker::work(&settings).map(|()| true),
         Job::Soak(options) => soak::run(&options),
+        Job::Scale => scale::run().map(|()| true),
     }
 }

@@ -12,11 +12,12 @@ const USAGE: &str = "\
 Has processes share two memcached servers while everything between and below them fails, and judges what they are answered.
 
 cargo run --release -p larder-chaos [-- OPTIONS]
+cargo run --release -p larder-chaos -- scale    (counts what many processes cost the server with the journal)
 
   --seconds N       how long faults go on (default 40)
   --seed N          draws the plan of faults (default 1)
   --processes N     how many processes (default 4)
-  --faults A,B,C    the kinds of faults, or `all` (default all)
+  --faults A,B,C    the kinds of faults, `all` (the default), or `none`
   --plant BUG       plants a bug in the first process, to see that the verdict is against it
   --help            show this
 
@@ -34,6 +35,7 @@ pub(crate) enum Job {
     /// Hidden: makes this process one of those that share the servers.
     Work(String),
     Soak(Options),
+    Scale,
 }
 
 pub(crate) struct Options {
@@ -61,6 +63,7 @@ impl Options {
                 Arg::Long("plant") => options.plant = Some(text(&mut parser)?.parse()?),
                 Arg::Long("work") => return text(&mut parser).map(Job::Work),
                 Arg::Short('h') | Arg::Long("help") => return Ok(Job::Help),
+                Arg::Value(word) if word == "scale" => return Ok(Job::Scale),
                 unknown => return Err(explain(unknown.unexpected())),
             }
         }
@@ -75,7 +78,11 @@ pub(crate) fn help() -> String {
 }
 
 fn faults(list: &str) -> Result<Vec<Fault>, String> {
-    if list == "all" { Ok(all()) } else { list.split(',').map(str::parse).collect() }
+    match list {
+        "all" => Ok(all()),
+        "none" => Ok(Vec::new()),
+        some => some.split(',').map(str::parse).collect(),
+    }
 }
 
 /// All faults under which every promise is judged.

@@ -60,13 +60,13 @@ impl Plan {
         self.time(50..900)
     }
 
-    /// Draws a fault: each kind once before one comes again.
-    pub(crate) fn draw(&mut self) -> Mishap {
+    /// Draws a fault, if there are any: each kind once before one comes again.
+    pub(crate) fn draw(&mut self) -> Option<Mishap> {
         if self.due.is_empty() {
             self.due.clone_from(&self.faults);
             self.random.shuffle(&mut self.due);
         }
-        let fault = self.due.pop().unwrap_or(Fault::Flush);
+        let fault = self.due.pop()?;
         let server = self.random.usize(..self.servers);
         let (target, lasts) = match fault {
             Fault::Kill => (self.process(), self.time(0..800)),
@@ -80,7 +80,7 @@ impl Plan {
             _ => (self.lines(server), self.time(200..3_000)),
         };
         let percent = if self.random.u8(..3) == 0 { self.random.u8(20..80) } else { 100 };
-        Mishap { fault, target, lasts, weather: self.weather(fault), percent }
+        Some(Mishap { fault, target, lasts, weather: self.weather(fault), percent })
     }
 
     fn process(&mut self) -> Target {
@@ -125,12 +125,13 @@ mod tests {
     fn a_seed_makes_one_plan_and_every_fault_has_its_turn() {
         let draw = |seed| {
             let mut plan = Plan::new(seed, Fault::ALL, 4, 2);
-            (0..Fault::ALL.len()).map(|_| plan.draw()).collect::<Vec<_>>()
+            (0..Fault::ALL.len()).map(|_| plan.draw().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
         let mut drawn: Vec<_> = draw(3).into_iter().map(|mishap| mishap.fault).collect();
         drawn.sort();
         assert_eq!(drawn, Fault::ALL);
+        assert_eq!(Plan::new(1, &[], 4, 2).draw(), None);
     }
 }

@@ -48,7 +48,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let Options { time, seed, processes, faults, plant } = options;
     let faults: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
     let plant = plant.map_or_else(String::new, |plant| format!(", with the bug {}", plant.name()));
-    println!("{processes} processes, {SERVERS} servers, {time:?} of {} by seed {seed}{plant}", faults.join(", "));
+    let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
+    println!("{processes} processes, {SERVERS} servers, {time:?} with the faults {faults} by seed {seed}{plant}");
     let (notes, heard) = mpsc::channel();
     let mut stage = Stage::set(options, notes)?;
     let mut judge = Judge::new(!options.faults.contains(&Fault::Scramble));
@@ -136,9 +137,9 @@ impl Stage {
         }
         if let Some(plan) = plan
             && now >= self.next
+            && let Some(mishap) = plan.draw()
         {
             self.next = now + plan.pause();
-            let mishap = plan.draw();
             let is_free = |target: &Target| !self.under_way.iter().any(|other| other.mishap.target.overlaps(target));
             if self.under_way.len() < AT_ONCE && is_free(&mishap.target) {
                 self.begin(mishap)?;

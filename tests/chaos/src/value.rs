@@ -6,7 +6,7 @@ use shared::truth::GROUPS;
 pub(crate) const KEYS: u32 = 4 * GROUPS;
 
 /// How many keys there are of no group, which only time takes away.
-pub(crate) const SINGLES: u32 = 128;
+pub(crate) const SINGLES: u32 = 64;
 
 /// The lengths of values, by key: from one that shares a buffer with many others to one with a buffer of its own.
 const LENGTHS: [usize; 4] = [64, 700, 4_000, 20_000];

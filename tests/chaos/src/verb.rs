@@ -9,7 +9,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const LOAD_WAIT: Duration = Duration::from_secs(10);
 
 /// The longest load that a process makes.
-pub(crate) const LONGEST_LOAD: Duration = Duration::from_millis(50);
+pub(crate) const LONGEST_LOAD: Duration = Duration::from_millis(200);
 
 /// What a call may take beyond its documented limit on a machine with more threads than processors. Stops that were noticed
 /// come on top.

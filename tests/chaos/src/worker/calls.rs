@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use shared::clock::{now_ns, ns};
 
@@ -25,6 +27,8 @@ pub(super) struct Calls {
     under_way: [Mutex<Option<Call>>; CALLERS],
     /// For how long this process has not run, as far as it noticed.
     stalled_ns: AtomicU64,
+    /// How often it was looked whether the process runs.
+    beats: AtomicU64,
     /// By verb: the longest call since that was last asked for.
     longest_ns: [AtomicU64; Verb::ALL.len()],
 }
@@ -35,39 +39,54 @@ impl Calls {
         let stalled_ns = self.stalled_ns.load(Ordering::SeqCst);
         *self.under_way[at].lock().unwrap() = Some(Call { verb, began_ns: now_ns(), stalled_ns, reported: false });
         let answer = call();
-        let took_ns = self.look(at, log);
+        let ended_ns = now_ns();
+        if self.took_ns(at, ended_ns) > limit_ns(verb) {
+            // Where this thread is the first to go on after a stop, the one that notices stops has not had the time to.
+            let beats = self.beats.load(Ordering::SeqCst);
+            while self.beats.load(Ordering::SeqCst) < beats + 2 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.look(at, ended_ns, log);
+        self.longest_ns[verb as usize].fetch_max(self.took_ns(at, ended_ns), Ordering::SeqCst);
         *self.under_way[at].lock().unwrap() = None;
-        self.longest_ns[verb as usize].fetch_max(took_ns, Ordering::SeqCst);
         answer
     }
 
-    /// Takes note that this process has not run for a while.
-    pub(super) fn stalled(&self, for_ns: u64) {
-        self.stalled_ns.fetch_add(for_ns, Ordering::SeqCst);
+    /// Takes note that this process has not run for so long, which may be not at all.
+    pub(super) fn beat(&self, stalled_ns: u64) {
+        self.stalled_ns.fetch_add(stalled_ns, Ordering::SeqCst);
+        self.beats.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Writes down which calls are overdue, once each.
     pub(super) fn look_all(&self, log: &Log) {
-        for at in 0..CALLERS {
-            _ = self.look(at, log);
+        (0..CALLERS).for_each(|at| self.look(at, now_ns(), log));
+    }
+
+    fn look(&self, at: usize, at_ns: u64, log: &Log) {
+        let took_ns = self.took_ns(at, at_ns);
+        if let Some(Call { verb, began_ns, reported, .. }) = &mut *self.under_way[at].lock().unwrap()
+            && took_ns > limit_ns(*verb)
+            && !std::mem::replace(reported, true)
+        {
+            log.note(Record::Overdue { verb: *verb as u8, began_ns: *began_ns, took_ns });
         }
     }
 
-    /// Returns for how long the call of a thread has been under way, stops left out.
-    fn look(&self, at: usize, log: &Log) -> u64 {
-        let mut under_way = self.under_way[at].lock().unwrap();
-        let Some(call) = &mut *under_way else { return 0 };
+    /// Returns for how long the call of a thread had been under way at some time, stops left out.
+    fn took_ns(&self, at: usize, at_ns: u64) -> u64 {
+        let Some(call) = *self.under_way[at].lock().unwrap() else { return 0 };
         let stalled_ns = self.stalled_ns.load(Ordering::SeqCst) - call.stalled_ns;
-        let took_ns = (now_ns() - call.began_ns).saturating_sub(stalled_ns);
-        if took_ns > ns(call.verb.limit() + SLACK) && !call.reported {
-            call.reported = true;
-            log.note(Record::Overdue { verb: call.verb as u8, began_ns: call.began_ns, took_ns });
-        }
-        took_ns
+        at_ns.saturating_sub(call.began_ns).saturating_sub(stalled_ns)
     }
 
     /// Returns the longest call of each verb since the last time.
     pub(super) fn take_longest(&self) -> impl Iterator<Item = (Verb, u64)> {
         Verb::ALL.into_iter().map(|verb| (verb, self.longest_ns[verb as usize].swap(0, Ordering::SeqCst)))
     }
+}
+
+fn limit_ns(verb: Verb) -> u64 {
+    ns(verb.limit() + SLACK)
 }

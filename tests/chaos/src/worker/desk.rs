@@ -146,7 +146,7 @@ impl Desk {
         self.counts.reads.fetch_add(values.len() as u64, Ordering::Relaxed);
         let mut found = 0;
         for ((key, own), mut value) in keys.iter().zip(own).zip(values).filter_map(|(key, value)| Some((key, value?))) {
-            if self.has(Plant::WrongByte) && fastrand::u16(..) == 0 {
+            if self.has(Plant::WrongByte) && fastrand::u16(..1_000) == 0 {
                 value[0] ^= 1;
             }
             let Some(stamp) = Stamp::of(*key, &value) else {

@@ -43,9 +43,10 @@ pub(super) fn beat(desk: &Desk) {
             let due_ns = now_ns() + ns(NAP);
             thread::sleep(NAP);
             let now = now_ns();
-            if now > due_ns + ns(NOTEWORTHY) {
-                // First, so that no call is taken to be late for it.
-                desk.calls.stalled(now - due_ns);
+            let stalled_ns = if now > due_ns + ns(NOTEWORTHY) { now - due_ns } else { 0 };
+            // First, so that no call is taken to be late for it.
+            desk.calls.beat(stalled_ns);
+            if stalled_ns > 0 {
                 desk.log.note(Record::Stalled { from_ns: due_ns, to_ns: now });
             }
             longest_look_ns = longest_look_ns.max(desk.look_age_ns().unwrap_or(0));
