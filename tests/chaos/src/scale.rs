@@ -65,18 +65,29 @@ const CROWDS: [Crowd; 8] = [
     crowd(300, 500, 10.0),
 ];
 
-/// Prints what looks cost, and what each crowd does.
+/// The poll intervals, in milliseconds, and changes a second whose limits are told.
+const INTERVALS_MS: [u64; 3] = [50, 200, 1_000];
+const CHANGES: [f64; 4] = [0.0, 1.0, 10.0, 100.0];
+
+/// The bytes a second of a link of 1 Gbit/s.
+const LINK: f64 = 125e6;
+
+/// Prints what looks cost, what each crowd does, and how many processes use up a thread of the server or a link.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
-    println!("A look at the journal, by the processor time of memcached (1 thread, 16 connections):\n");
-    println!("| what | answer | time of the server | looks a second of one thread |\n|---|---|---|---|");
-    for (what, len) in [("version alone", None)].into_iter().chain(JOURNALS.map(|len| ("all of it", Some(len)))) {
-        let cost = look_cost(len)?;
-        let answer = len.map_or_else(|| "a line".to_owned(), |len| format!("{len} B"));
+    println!("| look at | answer | processor time of the server | looks a second of one thread |\n|---|---|---|---|");
+    let print = |what: &str, answer: &str, cost: f64| {
         println!("| {what} | {answer} | {:.1} µs | {:.0} |", cost * 1e6, 1.0 / cost);
+    };
+    let peek = look_cost(None)?;
+    print("its version", "a line", peek);
+    let mut usual = 0.0;
+    for len in JOURNALS {
+        let cost = look_cost(Some(len))?;
+        print("all of it", &format!("{len} B"), cost);
+        usual = if len == USUAL_JOURNAL { cost } else { usual };
     }
-    println!("\nProcesses that follow a journal of about 48 KiB, {TIME:?} each: expected / in memory / memcached.\n");
     println!(
-        "| processes | poll interval | bumps a second | looks a second | of these read all | MB a second | share of a processor |"
+        "\n| processes | poll interval | bumps a second | looks a second | of these read all | MB a second | of a processor |"
     );
     println!("|---|---|---|---|---|---|---|");
     for crowd in CROWDS {
@@ -84,6 +95,16 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         let server = Server::start();
         let on_server = crowd.work(Memcached::connect(server.addr())?, || Figures::of(&server))?;
         println!("{}", crowd.row(&in_memory, &on_server));
+    }
+    println!(
+        "\n| poll interval | changes a second | kB a second for each process | processes at 1 Gbit/s | at one thread |"
+    );
+    println!("|---|---|---|---|---|");
+    for (poll_ms, changes) in INTERVALS_MS.into_iter().flat_map(|ms| CHANGES.map(|changes| (ms, changes))) {
+        let one = crowd(1, poll_ms, changes);
+        let (looks, reads) = one.expected();
+        let (bytes, busy) = (one.followers_bytes(), looks * (peek + reads * usual));
+        println!("| {poll_ms} ms | {changes} | {:.1} | {:.0} | {:.0} |", bytes / 1e3, LINK / bytes, 1.0 / busy);
     }
     Ok(())
 }
@@ -101,11 +122,17 @@ impl Crowd {
         (looks * self.processes as f64, 1.0 - (-self.bumps_per_second / looks).exp())
     }
 
-    /// Returns how many bytes a second the server is to send: a line for each look, the journal for each that reads it, and once
-    /// more for each bump, whose process reads it as well.
-    fn expected_bytes(&self) -> f64 {
+    /// Returns how many bytes a second the server is to send to those who follow the journal: a line for each look, and the
+    /// journal for each that reads it.
+    fn followers_bytes(&self) -> f64 {
         let (looks, reads) = self.expected();
-        looks * LINE + (looks * reads + self.bumps_per_second) * USUAL_JOURNAL as f64
+        looks * (LINE + reads * USUAL_JOURNAL as f64)
+    }
+
+    /// Returns how many bytes a second the server is to send in all: the journal once more for each bump, whose process reads it
+    /// as well.
+    fn expected_bytes(&self) -> f64 {
+        self.followers_bytes() + self.bumps_per_second * USUAL_JOURNAL as f64
     }
 
     /// Lets the processes follow a journal of the usual length for a while, and returns what that came to; `figures` are those of

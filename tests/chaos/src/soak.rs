@@ -19,7 +19,8 @@ use crate::judge::{Judge, Note};
 use crate::options::Options;
 use crate::plan::{Mishap, Plan, Target};
 use crate::proxy::{Proxy, Weather};
-use crate::support::memcached::Server;
+use crate::support::eventually;
+use crate::support::memcached::{Server, ask};
 use crate::worker::{Settings, order};
 
 /// One has the journal and the tokens, and values are on both.
@@ -223,7 +224,10 @@ impl Host {
             Fault::Crash => self.server.kill(),
             Fault::Bounce => self.server.restart(),
             Fault::Freeze => self.signal(Signal::STOP)?,
-            Fault::Flush => drop(self.server.ask("flush_all")),
+            // Not asked once: on a busy machine, its answer may take longer than the question waits for it.
+            Fault::Flush => {
+                eventually("memcached to be flushed", || ask(self.server.addr(), "flush_all").ok());
+            }
             Fault::Starve => {
                 self.replace(&STARVED);
                 self.flooding = Some(Flood::start(self.server.addr()));

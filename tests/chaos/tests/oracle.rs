@@ -53,7 +53,7 @@ fn a_process_is_found_that_forgets_its_own_bump() {
 
 #[test]
 fn a_call_is_found_that_never_returns() {
-    expect_found("stuck", ("none", 6), "stuck", &[]);
+    expect_found("stuck", ("none", 10), "stuck", &[]);
 }
 
 #[test]

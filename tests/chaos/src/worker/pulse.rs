@@ -23,7 +23,7 @@ const NOTEWORTHY: Duration = Duration::from_millis(40);
 const NAPS: u32 = 10;
 
 /// How much a leak leaves behind at a time: enough to be noticed within a short run.
-const LEAK: usize = 4 << 20;
+const LEAK: usize = 16 << 20;
 
 /// Writes down that something panics, whoever catches it.
 pub(super) fn note_panics(desk: &Arc<Desk>) {
