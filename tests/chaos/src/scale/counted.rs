@@ -82,3 +82,30 @@ impl Counts {
         Counts { looks: self.looks / seconds, reads: self.reads / seconds }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use larder::{InMemoryRemote, Namespace};
+
+    use super::*;
+    use crate::support::eventually;
+
+    #[test]
+    fn a_follower_reads_the_journal_when_it_has_changed_and_looks_at_it_otherwise() {
+        let store = InMemoryRemote::new();
+        let tier = Counted::new(store.clone());
+        let build = |tier| Namespace::builder("scale", tier).poll_interval(Duration::from_millis(1)).build().unwrap();
+        let (_follower, bumper) = (build(tier.clone()), build(Counted::new(store)));
+        let since = |before: Counts| tier.counts() - before;
+        // The first look reads the journal, or makes it; then it is known.
+        eventually("the first looks", || (tier.counts().looks > 2.0).then_some(()));
+        let before = tier.counts();
+        eventually("more looks", || (since(before).looks > 5.0).then_some(()));
+        assert_eq!(since(before).reads, 0.0, "nothing has changed");
+        assert!(bumper.invalidate_group("group").is_acknowledged());
+        eventually("another reading", || (since(before).reads > 0.0).then_some(()));
+        let before = tier.counts();
+        eventually("more looks", || (since(before).looks > 5.0).then_some(()));
+        assert!(since(before).reads <= 1.0, "it was read once, or that was under way");
+    }
+}
