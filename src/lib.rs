@@ -153,7 +153,7 @@
 //! No read of a key allocates, but what [`Cache::inspect`] tells and, once, 128 bytes for a thread, which are for another when it
 //! has ended. Nor does an insert that evicts or replaces, a removal, or an invalidation but the first, in the long run:
 //! the lists of what waits to be dropped grow, and stay. A cache that fills takes chunks and tables. A group's name of more than
-//! 22 bytes is allocated for each insert that gives it, and so is the list of two or more groups.
+//! 22 bytes is allocated for each insert that gives it; two or more groups are two lists, of their names and of what they are.
 //!
 //! # When values are dropped
 //!
@@ -320,8 +320,19 @@ pub mod sim {
 #[doc = include_str!("docs/design.md")]
 pub mod design {}
 
+#[doc = include_str!("docs/security.md")]
+pub mod security {}
+
 #[doc = include_str!("docs/bad_input.md")]
 pub mod bad_input {}
+
+#[doc = include_str!("docs/scale.md")]
+#[cfg(feature = "tiered")]
+pub mod scale {}
+
+#[doc = include_str!("docs/protocol.md")]
+#[cfg(feature = "tiered")]
+pub mod protocol {}
 
 #[doc = include_str!("docs/watching.md")]
 #[cfg(any(feature = "metrics", feature = "tracing"))]
