@@ -271,13 +271,13 @@ impl Model {
         if state.changes.iter().any(takes_leases) {
             return false;
         }
-        let leads = |call: &&Box<Call>| {
+        let leads = |call: &Call| {
             call.step == Step::Load
                 && call.key == key
                 && call.target != Target::None
                 && call.value.is_some_and(|value| !self.lacks(state, value, key, state.called(), true))
         };
-        state.processes.iter().flat_map(|process| process.calls.iter().flatten()).any(|call| leads(&call))
+        state.processes.iter().flat_map(|process| process.calls.iter().flatten()).any(|call| leads(call))
     }
 
     /// Carries out the next command of a call.
@@ -536,8 +536,8 @@ impl System for Model {
             }
             Action::Poll(p) => {
                 self.turn(s, p, POLLER).begin_poll(Verb::Poll)?;
-                let looks = |call: &Box<Call>| call.step == Step::Look;
-                if !self.slow_looks && s.processes[p].calls[POLLER].as_ref().is_some_and(looks) {
+                let looks = |call: &Call| call.step == Step::Look;
+                if !self.slow_looks && s.processes[p].calls[POLLER].as_deref().is_some_and(looks) {
                     self.turn(s, p, POLLER).receive()?;
                 }
             }
