@@ -227,7 +227,7 @@ impl AdaptiveFifo {
         let small = self.queues.weight(QueueName::Small);
         // Whole numbers reach a number rounded down where the next one is past it: no rounding is cheaper, and this is asked for
         // each eviction.
-        small > 0 && self.share * float(self.queues.total_weight()) < float(small + 1)
+        small > 0 && self.share * float(self.queues.total_weight()) < float(small.saturating_add(1))
     }
 
     /// Returns what the small queue may weigh.

@@ -88,6 +88,14 @@ impl<K, V> Store<K, V> {
         self.dispose(leaving);
     }
 
+    /// Fences every flight with this hash, and leaves entries alone; otherwise as [`remove_hash`](Self::remove_hash).
+    #[cfg(feature = "tiered")]
+    pub(crate) fn fence_hash(&self, hash: u64) {
+        let mut leaving = Leaving::default();
+        self.shard(hash).write().fence_hash(hash, &mut leaving);
+        self.dispose(leaving);
+    }
+
     /// Returns whether an entry, dead ones among them, or a flight with this hash stands in its shard.
     #[cfg(feature = "tiered")]
     pub(crate) fn knows_hash(&self, hash: u64) -> bool {

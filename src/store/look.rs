@@ -90,7 +90,8 @@ impl<K: Eq, V: Clone> Store<K, V> {
     {
         // Before anything is looked at: a load that starts from what is found here is judged by this moment.
         let arrived = self.settings.groups.generation();
-        let fresh = self.find_unlocked(hash, key).filter(|entry| usable(&entry.meta) && self.is_fresh(&entry.meta));
+        let found = self.find_unlocked(hash, key).ok();
+        let fresh = found.filter(|entry| usable(&entry.meta) && self.is_fresh(&entry.meta));
         // Chance is asked once for an entry: who is to refresh it does not ask again under the lock.
         let mut due = None;
         if let Some(entry) = fresh {

@@ -4,7 +4,7 @@ use equivalent::Equivalent;
 
 use super::Store;
 use crate::entry::{Entry, Freshness, Handle, Meta};
-use crate::index::{Hit, Resident};
+use crate::index::{Hit, Missed, Resident};
 use crate::stats::Tally;
 
 impl<K: Eq, V> Store<K, V> {
@@ -18,9 +18,14 @@ impl<K: Eq, V> Store<K, V> {
         let reader = self.index.reader();
         let tally = self.counters.of(reader);
         let shard = self.index.shard_of(hash);
-        let found =
-            reader.and_then(|reader| self.index.find_by(reader, shard, hash, |entry| key.equivalent(&entry.key)));
-        let Some(entry) = found else { return self.hit_locked(tally, hash, key, f) };
+        let found = match reader {
+            Some(reader) => self.index.find_by(reader, shard, hash, |entry| key.equivalent(&entry.key)),
+            None => Err(Missed::Unsure),
+        };
+        let entry = match found {
+            Ok(entry) => entry,
+            Err(missed) => return self.missed(missed, tally, hash, key, f),
+        };
         // Straight to what nearly every call is for.
         if self.is_fresh(&entry.meta) {
             entry.meta.recency.touch();
@@ -31,12 +36,19 @@ impl<K: Eq, V> Store<K, V> {
     }
 
     /// Reads as [`hit`](Self::hit) does what was not found without the lock: as a rule it is not there.
-    #[inline(never)]
-    fn hit_locked<Q, R>(&self, tally: Tally<'_>, hash: u64, key: &Q, f: impl FnOnce(&Entry<K, V>) -> R) -> Option<R>
+    #[inline]
+    fn missed<Q, R>(
+        &self,
+        missed: Missed,
+        tally: Tally<'_>,
+        hash: u64,
+        key: &Q,
+        f: impl FnOnce(&Entry<K, V>) -> R,
+    ) -> Option<R>
     where
         Q: Equivalent<K> + ?Sized,
     {
-        match self.find_locked(hash, key) {
+        match self.unless_absent(missed, hash, key) {
             Some(entry) => self.hit_entry(tally, &entry, f),
             None => {
                 tally.count(|counters| &counters.misses);
@@ -96,8 +108,8 @@ impl<K: Eq, V> Store<K, V> {
             }
         };
         match self.find_unlocked(hash, key) {
-            Some(entry) => read(&entry),
-            None => self.find_locked(hash, key).and_then(|entry| read(&entry)),
+            Ok(entry) => read(&entry),
+            Err(missed) => self.unless_absent(missed, hash, key).and_then(|entry| read(&entry)),
         }
     }
 
@@ -112,8 +124,8 @@ impl<K: Eq, V> Store<K, V> {
         Q: Equivalent<K> + ?Sized,
     {
         let entry = match self.find_unlocked(hash, key) {
-            Some(entry) => entry.handle(),
-            None => self.find_locked(hash, key)?,
+            Ok(entry) => entry.handle(),
+            Err(missed) => self.unless_absent(missed, hash, key)?,
         };
         let freshness = if usable(&entry.meta) { self.freshness(&entry.meta) } else { Freshness::Dead };
         (freshness != Freshness::Dead).then_some((entry, freshness))
@@ -121,11 +133,23 @@ impl<K: Eq, V> Store<K, V> {
 
     /// Returns the entry of `key`, if a look without the lock finds it.
     #[inline]
-    pub(super) fn find_unlocked<Q>(&self, hash: u64, key: &Q) -> Option<Hit<'_, Entry<K, V>>>
+    pub(super) fn find_unlocked<Q>(&self, hash: u64, key: &Q) -> Result<Hit<'_, Entry<K, V>>, Missed>
     where
         Q: Equivalent<K> + ?Sized,
     {
         self.index.find(self.index.shard_of(hash), hash, |entry| key.equivalent(&entry.key))
+    }
+
+    /// Returns the entry of `key` that a look without the lock has missed, unless that is sure of it.
+    #[inline]
+    fn unless_absent<Q>(&self, missed: Missed, hash: u64, key: &Q) -> Option<Handle<K, V>>
+    where
+        Q: Equivalent<K> + ?Sized,
+    {
+        match missed {
+            Missed::Absent => None,
+            Missed::Unsure => self.find_locked(hash, key),
+        }
     }
 
     /// Returns the entry of `key`, by a look under the lock: one without it may have missed it on its way to another place.

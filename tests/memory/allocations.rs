@@ -11,8 +11,8 @@ use crate::{Local, SHARDS, cache, insert};
 /// Options that name a group in more than 22 bytes allocate its name.
 const LONG_NAME: u64 = 1;
 
-/// An entry of two groups allocates the list of them.
-const LIST: u64 = 1;
+/// Options that name two groups allocate the list of their names, and the entry that of the groups.
+const LISTS_OF_TWO: u64 = 2;
 
 /// How often the lists of a shard grow in which entries wait to be dropped, in all its life: each of three of them to room for
 /// 128, which is as many as can be of so small a cache.
@@ -63,7 +63,7 @@ fn inserts_allocate_lists_that_stay_and_nothing_else() {
 fn inserts_with_groups_allocate_long_names_and_lists_of_two() {
     let value = Arc::from([1; 64]);
     let long = "a group whose name is of more than 22 bytes";
-    for (groups, each) in [(&["group"][..], 0), (&[long], LONG_NAME), (&["one", "two"], LIST)] {
+    for (groups, each) in [(&["group"][..], 0), (&[long], LONG_NAME), (&["one", "two"], LISTS_OF_TWO)] {
         let (cache, _) = used(groups);
         let newcomers = 100 * ENTRIES..101 * ENTRIES;
         let inserts = allocations(newcomers, &mut |key| insert(&cache, key, Arc::clone(&value), groups));

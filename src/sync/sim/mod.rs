@@ -11,6 +11,9 @@ pub(crate) mod thread;
 pub(crate) mod world;
 
 pub use self::locks::Bell;
-pub(crate) use self::locks::{Condvar, Mutex, MutexGuard, RwLock, RwLockWriteGuard};
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use self::locks::{Condvar, Mutex, MutexGuard, RwLock};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
+pub(crate) use std::thread_local;

@@ -41,9 +41,8 @@ const MEMORY_EVERY: Duration = Duration::from_millis(500);
 /// A server that takes fewer connections than processes make: eleven or so, since it counts its own files too.
 const CROWDED: [&str; 4] = ["-t", "1", "-c", "24"];
 
-/// How long all processes may take to recover, and to read everything once more: longer than each of them waits,
-/// and is stopped, by far.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// How long all processes may take to recover, and to read everything once more: longer than each of them waits.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Runs, prints the verdict, and returns whether it is clean.
 pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {

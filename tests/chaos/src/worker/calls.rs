@@ -59,11 +59,6 @@ impl Calls {
         self.beats.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Returns for how long this process has not run.
-    pub(super) fn stalled_ns(&self) -> u64 {
-        self.stalled_ns.load(Ordering::SeqCst)
-    }
-
     /// Writes down which calls are overdue, once each.
     pub(super) fn look_all(&self, log: &Log) {
         (0..CALLERS).for_each(|at| self.look(at, now_ns(), log));

@@ -14,12 +14,9 @@ use crate::record::Record;
 use crate::value::KEYS;
 use crate::verb::Verb;
 
-/// How long it may take, stops left out: breakers pause for two seconds at most and debts for half of one, and leases of those who
-/// were killed last three. Many times as much, since a busy machine makes exchanges fail as well.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long it may take a process of which it is known that it never will.
-const LIMPING: Duration = Duration::from_secs(5);
+/// How long it may take: breakers pause for two seconds at most and debts for half of one, and leases of those who were killed
+/// last three.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a process tries at its end to send what it owes.
 pub(super) const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -29,9 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Waits until the process trusts its local tier, owes nothing, gives every key, reaches all servers, and its bumps are
 /// acknowledged; and says so, or what was the first of these that did not come true.
 pub(super) fn recover(desk: &Desk, at: usize) {
-    let run_ns = || now_ns() - desk.calls.stalled_ns();
-    let began_ns = run_ns();
-    let patience = if desk.has(Plant::Limp) { LIMPING } else { PATIENCE };
+    let began_ns = now_ns();
     let steps: [&dyn Fn() -> bool; 5] = [
         &|| !desk.namespace.health().trust_left.is_zero(),
         &|| desk.namespace.owed() == 0 && !desk.has(Plant::Limp),
@@ -43,7 +38,7 @@ pub(super) fn recover(desk: &Desk, at: usize) {
     while step < steps.len() {
         if steps[step]() {
             step += 1;
-        } else if run_ns() > began_ns + ns(patience) {
+        } else if now_ns() > began_ns + ns(PATIENCE) {
             let health = desk.namespace.health();
             let (trust_ns, owed) = (ns(health.trust_left), desk.namespace.owed() as u64);
             return desk.log.note(Record::Unwell { step: step as u8, trust_ns, owed });
@@ -53,7 +48,7 @@ pub(super) fn recover(desk: &Desk, at: usize) {
             read_all(desk, at, Verb::Get);
         }
     }
-    desk.log.note(Record::Recovered { took_ns: run_ns() - began_ns });
+    desk.log.note(Record::Recovered { took_ns: now_ns() - began_ns });
 }
 
 /// Reads everything by every verb, and says so.

@@ -239,8 +239,8 @@ impl Turn<'_> {
         let is_followed = self.process().waiting[key as usize].is_some();
         let is_good =
             self.is_unmoved() && self.process().entries[key as usize].is_some_and(|entry| entry.value.by == value.by);
-        let stays = is_good || (verb == Verb::SendQueued && is_followed);
-        if !stays && self.model.rules.r9_dropped_unless_good {
+        let may_stay = is_good || (verb == Verb::SendQueued && is_followed);
+        if !may_stay && self.model.rules.r9_dropped_unless_good {
             self.forget(key, true);
         }
         self.over(changes, sent)
