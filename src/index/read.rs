@@ -303,7 +303,7 @@ impl<T> Root<T> {
         self.version.store(self.version.load(Ordering::Relaxed) | 1, Ordering::Release);
     }
 
-    /// Says that what was taken out has its successor in the table.
+    /// Says that what was taken out has its successor in the table, or will have none.
     #[inline]
     pub(super) fn end_succession(&self) {
         let version = self.version.load(Ordering::Relaxed);

@@ -158,9 +158,14 @@ impl<T: Indexed> Table<T> {
     }
 
     /// Says that the next entry to be [unlinked](Self::unlink) has a successor, which will be [inserted](Self::insert) before
-    /// the table's lock is free. Until it is, readers who miss any entry are told to look under the lock.
+    /// the table's lock is free, unless it is [said](Self::expect_none) that there is none. Until it is, readers who miss any entry are told to look under the lock.
     pub(crate) fn expect_successor(&mut self) {
         self.shared.roots.of(self.index).begin_succession();
+    }
+
+    /// Says that what was unlinked has no successor after all.
+    pub(crate) fn expect_none(&mut self) {
+        self.shared.roots.of(self.index).end_succession();
     }
 
     /// Takes out the entry at a seat, which must be taken.

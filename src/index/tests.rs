@@ -455,6 +455,11 @@ fn a_miss_is_certain_unless_a_successor_is_to_come() {
     assert_eq!((missed(&one, 0), missed(&one, 1)), (None, Some(Missed::Absent)));
     one.remove(spread(0), 0);
     assert_eq!(missed(&one, 0), Some(Missed::Absent));
+    let seat = one.insert(spread(0), 0);
+    one.table.expect_successor();
+    drop(one.table.unlink(seat));
+    one.table.expect_none();
+    assert_eq!(missed(&one, 0), Some(Missed::Absent), "nothing has come in its place");
 
     // While a table grows, and where more keys than one have met in a bucket.
     for key in 0..1_000 {

@@ -115,6 +115,11 @@ impl<K, V> Shard<K, V> {
         Some((self.unlink(seat), arrival))
     }
 
+    /// Notes that what was taken out for another has left for good.
+    pub(crate) fn leave_vacant(&mut self) {
+        self.table.expect_none();
+    }
+
     /// Removes exactly this entry, if it is there.
     pub(crate) fn remove_entry(&mut self, entry: &Handle<K, V>) -> Option<Unlinked<Entry<K, V>>> {
         let seat = self.table.seat_of(entry)?;

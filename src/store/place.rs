@@ -217,6 +217,8 @@ impl<K: Eq, V> Store<K, V> {
             return Err(Refusal::Unmet);
         }
         let (freed, _) = take_out(&mut shard, entry, terms, &self.judge(), leaving);
+        // Or whoever misses a key of this shard would look under its lock until the next insert.
+        shard.leave_vacant();
         self.budget.release(freed);
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::remote::error::RemoteError;
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Action, Reply};
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::task::drop_quietly;
 use crate::watch::event;
 
 /// What a request is taken to need beside its key and its value.
@@ -104,8 +105,9 @@ impl Job {
         self.arrived.notify_one();
         // Foreign code, which must not take the answers of others down with it.
         if let Some(waker) = waker
-            && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake()))
         {
+            drop_quietly(panic);
             event!(error, "the waker of a future that waits for the remote tier panicked");
         }
         None

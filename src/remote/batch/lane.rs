@@ -15,6 +15,7 @@ use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Command, RemoteTier};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, thread};
+use crate::task::drop_quietly;
 use crate::watch::{LaneWatch, Limit, event};
 
 /// How many calls may be under way to a server, queued ones included, when a thread does its own exchange; and, since a batch
@@ -92,9 +93,9 @@ impl Lane {
         {
             return;
         }
+        let turn = Turn(&road.is_led);
         let unwanted = road.queue.gather().map(|batch| road.see_to(batch, Some(deadline))).unwrap_or_default();
-        // Relaxed, as above: the flag only keeps batches from being cut smaller. The queue has its lock.
-        road.is_led.store(false, Ordering::Relaxed);
+        drop(turn);
         if !unwanted.is_empty() {
             drop(self.submit(unwanted, now() + road.timeout));
         }
@@ -120,6 +121,16 @@ impl Lane {
     }
 }
 
+/// Lets others lead when it ends, however that is.
+struct Turn<'r>(&'r AtomicBool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Relaxed, as what took the turn: the flag only keeps batches from being cut smaller. The queue has its lock.
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Lane {
     fn drop(&mut self) {
         self.road.queue.close();
@@ -139,7 +150,8 @@ impl Drop for Passage<'_> {
         if let Some(answers) = self.job.give_up() {
             let unwanted = self.job.unwanted(&answers);
             if !unwanted.is_empty() {
-                drop(self.lane.submit(unwanted, self.deadline));
+                // In time of its own: the caller's may be what has run out.
+                drop(self.lane.submit(unwanted, now() + self.lane.road.timeout));
             }
         }
     }
@@ -279,7 +291,8 @@ impl Road {
         self.counters.count(jobs, commands.len());
         let watched = self.watch.exchange(commands);
         let ran = catch_unwind(AssertUnwindSafe(|| self.tier.run(commands, timeout)));
-        let mut answers = ran.unwrap_or_else(|_| {
+        let mut answers = ran.unwrap_or_else(|panic| {
+            drop_quietly(panic);
             if let Some(others) = self.panics.pass() {
                 let commands = commands.len();
                 event!(

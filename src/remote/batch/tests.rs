@@ -582,3 +582,34 @@ fn leases_that_nobody_waits_for_any_more_are_given_back() {
         assert!(now() < deadline, "a lease is held that nobody has");
     }
 }
+
+/// The answer came in time, but the future was not polled before its time was over: what gives the lease back has its own.
+#[test]
+fn a_lease_whose_caller_comes_too_late_for_it_is_given_back() {
+    use crate::remote::in_memory::InMemoryRemote;
+    use crate::remote::tier::RemoteTier;
+
+    let store = InMemoryRemote::new();
+    let limit = Duration::from_millis(100);
+    let batcher = Batcher::new(Arc::new(store.clone()), limit);
+    let key = WireKey::new("k").unwrap();
+    let look = Action::Get { value: false, lease: None, touch: None };
+    let stands = || {
+        let answer = store.run(&[Command { key: &key, route: Route::ByKey, action: look }], limit).pop();
+        matches!(answer, Some(Ok(Reply::Busy(_))))
+    };
+    let take = Action::Get { value: true, lease: Some(Duration::from_secs(60)), touch: None };
+    let mut call = Box::pin(batcher.run(Caller::Task, vec![Request::new(key.clone(), Route::ByKey, take)]));
+    let begun = now();
+    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let deadline = begun + Duration::from_secs(20);
+    while !stands() || now() < begun + 2 * limit {
+        assert!(now() < deadline, "the lease is never taken");
+        std::thread::yield_now();
+    }
+    drop(call);
+    while stands() {
+        assert!(now() < deadline, "a lease is held that nobody has");
+        std::thread::yield_now();
+    }
+}
