@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(crate) use crossbeam_channel::{RecvError, SendError, TryRecvError, TrySendError};
+pub(crate) use crossbeam_channel::{RecvError, SendError, TryRecvError};
 
 use super::{Condvar, Mutex};
 
@@ -29,19 +29,6 @@ pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 pub(crate) struct Sender<T>(Arc<Queue<T>>);
 
 impl<T> Sender<T> {
-    pub(crate) fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
-        let mut state = self.0.state.lock();
-        if state.receivers == 0 {
-            return Err(TrySendError::Disconnected(item));
-        }
-        if state.waiting.len() >= self.0.capacity {
-            return Err(TrySendError::Full(item));
-        }
-        state.waiting.push_back(item);
-        self.0.changed.notify_all();
-        Ok(())
-    }
-
     pub(crate) fn send(&self, item: T) -> Result<(), SendError<T>> {
         let mut state = self.0.state.lock();
         while state.receivers > 0 && state.waiting.len() >= self.0.capacity {
