@@ -139,8 +139,12 @@ impl Batcher {
         if let Some(Share { lane, requests, positions }) = own {
             settle(positions, lane.road.carry_out_own(&requests, self.timeout));
         }
+        // Taken together, once nothing is waited for any more: whoever is dropped half-way still gives back what has arrived.
+        for (_, passage) in &queued {
+            arrive(caller, passage).await;
+        }
         for (positions, passage) in queued {
-            settle(positions, self.wait(caller, passage).await);
+            settle(positions, self.leave(&passage));
         }
         answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered()))).collect()
     }
@@ -204,11 +208,13 @@ impl Batcher {
 
     /// Waits for the answers of a job until its deadline.
     async fn wait(&self, caller: Caller, passage: Passage<'_>) -> Answers {
-        let Passage { lane, job, deadline } = &passage;
-        match caller {
-            Caller::Thread => lane.wait(job, *deadline),
-            Caller::Task => Arrival::new(job.clone(), Alarm::at(*deadline)).await,
-        }
+        arrive(caller, &passage).await;
+        self.leave(&passage)
+    }
+
+    /// Takes the answers of a job, or says what has become of it by its deadline.
+    fn leave(&self, passage: &Passage<'_>) -> Answers {
+        let job = &passage.job;
         let error = match job.leave() {
             Departure::With(answers) => {
                 self.counters.count_timeout(&answers);
@@ -225,6 +231,14 @@ impl Batcher {
         };
         self.counters.timed_out.fetch_add(1, Ordering::Relaxed);
         smallvec![Err(error); job.requests.len()]
+    }
+}
+
+/// Waits until the answers of a job are there, or its deadline is.
+async fn arrive(caller: Caller, Passage { lane, job, deadline }: &Passage<'_>) {
+    match caller {
+        Caller::Thread => lane.wait(job, *deadline),
+        Caller::Task => Arrival::new(job.clone(), Alarm::at(*deadline)).await,
     }
 }
 

@@ -613,3 +613,64 @@ fn a_lease_whose_caller_comes_too_late_for_it_is_given_back() {
         std::thread::yield_now();
     }
 }
+
+/// The answer of one server is there while the other hangs, and then nobody waits any more.
+#[test]
+fn a_call_to_two_servers_that_is_dropped_half_way_gives_back_the_lease_that_it_has() {
+    use std::sync::atomic::AtomicBool;
+
+    use crate::remote::in_memory::InMemoryRemote;
+    use crate::remote::tier::RemoteTier;
+
+    /// Two servers over one store, by the last letter of keys. The second hangs until it is let go.
+    struct Two(InMemoryRemote, Arc<AtomicBool>);
+
+    impl RemoteTier for Two {
+        fn run(&self, batch: &[Command<'_>], timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
+            while self.server_of(batch[0].key, batch[0].route) == 1 && !self.1.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            self.0.run(batch, timeout)
+        }
+
+        fn max_value_len(&self) -> usize {
+            self.0.max_value_len()
+        }
+
+        fn servers(&self) -> usize {
+            2
+        }
+
+        fn server_of(&self, key: &WireKey, _: Route) -> usize {
+            usize::from(key.as_bytes().ends_with(b"b"))
+        }
+    }
+
+    let (store, goes_on) = (InMemoryRemote::new(), Arc::new(AtomicBool::new(false)));
+    let limit = Duration::from_secs(20);
+    let batcher = Batcher::new(Arc::new(Two(store.clone(), goes_on.clone())), limit);
+    let keys = ["a", "b"].map(|key| WireKey::new(key).unwrap());
+    let stands = || {
+        let action = Action::Get { value: false, lease: None, touch: None };
+        let answer = store.run(&[Command { key: &keys[0], route: Route::ByKey, action }], limit).pop();
+        matches!(answer, Some(Ok(Reply::Busy(_))))
+    };
+    let action = Action::Get { value: true, lease: Some(Duration::from_secs(60)), touch: None };
+    let take: Vec<_> = keys.iter().map(|key| Request::new(key.clone(), Route::ByKey, action)).collect();
+    let mut call = Box::pin(batcher.run(Caller::Task, take));
+    let deadline = now() + limit;
+    let mut polls_since = 0;
+    // Often enough for whatever has arrived to have been seen.
+    while polls_since < 1_000 {
+        assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(now() < deadline, "the lease is never taken");
+        polls_since += u32::from(stands());
+        std::thread::yield_now();
+    }
+    drop(call);
+    goes_on.store(true, Ordering::Relaxed);
+    while stands() {
+        assert!(now() < deadline, "a lease is held that nobody has");
+        std::thread::yield_now();
+    }
+}
