@@ -54,9 +54,10 @@ impl Request {
         self.route
     }
 
-    /// Returns the version of the item whose connection the request insists on.
-    pub(crate) fn cas(&self) -> Option<Cas> {
-        self.action.cas()
+    /// Returns the connection that the request insists on: the one that its cas was read on.
+    pub(crate) fn connection(&self) -> Option<u64> {
+        // A store never gives out 0, and fences it on any connection.
+        self.action.cas().filter(|cas| cas.value != 0).map(|cas| cas.connection)
     }
 
     /// Returns the command to run.

@@ -29,7 +29,7 @@ pub(super) struct Job {
     pub(super) requests: Requests,
     /// About what they need on the wire.
     pub(super) bytes: usize,
-    /// The connection of the first cas among them that a store gives out: 0 is none.
+    /// The connection that they insist on, all that do.
     pub(super) connection: Option<u64>,
     pub(super) deadline: Instant,
     state: Mutex<JobState>,
@@ -70,7 +70,7 @@ pub(super) enum Departure {
 impl Job {
     pub(super) fn new(requests: Requests, deadline: Instant) -> Job {
         let bytes = requests.iter().map(request_len).sum();
-        let connection = requests.iter().filter_map(Request::cas).find(|cas| cas.value != 0).map(|cas| cas.connection);
+        let connection = requests.iter().find_map(Request::connection);
         Job { requests, bytes, connection, deadline, state: Mutex::default(), arrived: Condvar::new() }
     }
 

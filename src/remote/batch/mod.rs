@@ -23,7 +23,7 @@ use self::lane::{Lane, Passage, Road};
 pub(crate) use self::stats::BatchStats;
 use self::stats::Counters;
 use super::error::{RemoteError, RemoteErrorKind};
-use super::request::Requests;
+use super::request::{Request, Requests};
 use super::tier::{RemoteTier, Reply, ServerHealth};
 use crate::clock::real::{Alarm, now};
 use crate::sync::{Arc, Ordering};
@@ -78,8 +78,8 @@ impl Batcher {
     /// Runs `requests` and returns an answer for each, in order.
     ///
     /// Requests to one server reach it in their order, on one connection; those of other callers may be in between batches,
-    /// never in between these. Those to different servers are under way at the same time. Nothing is sent before the first
-    /// poll.
+    /// never in between these. Those to different servers are under way at the same time, and so are those whose cas were read
+    /// on different connections: a request without one then goes with what is before it. Nothing is sent before the first poll.
     ///
     /// # Errors
     /// Beside those of the store: [`Unavailable`](RemoteErrorKind::Unavailable), at once if too many calls wait for a server
@@ -127,7 +127,7 @@ impl Batcher {
         let own = own.map(|at| shares.swap_remove(at));
         let queued: Vec<_> = shares
             .into_iter()
-            .map(|Share { lane, requests, positions }| (positions, lane.submit(requests, deadline)))
+            .map(|Share { lane, requests, positions, .. }| (positions, lane.submit(requests, deadline)))
             .collect();
         let mut answers: Vec<Option<Result<Reply, RemoteError>>> = vec![None; count];
         let mut settle = |positions: Vec<usize>, arrived: Answers| {
@@ -136,7 +136,7 @@ impl Batcher {
             }
         };
         // Last, so that the others are on their way meanwhile.
-        if let Some(Share { lane, requests, positions }) = own {
+        if let Some(Share { lane, requests, positions, .. }) = own {
             settle(positions, lane.road.carry_out_own(&requests, self.timeout));
         }
         // Taken together, once nothing is waited for any more: whoever is dropped half-way still gives back what has arrived.
@@ -182,28 +182,43 @@ impl Batcher {
         })
     }
 
-    /// Sorts requests by their server.
+    /// Sorts requests by their server, and by the connection that they insist on: a store takes one connection for all that it
+    /// is sent at once, and fences what insists on another unsent, although that may be there.
     fn split(&self, requests: Requests) -> Shares<'_> {
         let mut shares = Shares::new();
-        if let [lane] = &*self.lanes {
-            if !requests.is_empty() {
-                shares.push(Share { lane, requests, positions: Vec::new() });
-            }
+        if let [request] = &*requests {
+            let (lane, connection) = (self.lane_of(request), request.connection());
+            shares.push(Share { lane, connection, requests, positions: Vec::new() });
             return shares;
         }
         for (position, request) in requests.into_iter().enumerate() {
-            let server = self.tier.server_of(request.key(), request.route());
-            // A store that names a server it does not have gets its commands all the same: it routes them itself.
-            let lane = &self.lanes[server.min(self.lanes.len() - 1)];
-            let known = shares.iter().position(|share| std::ptr::eq(share.lane, lane));
-            let known = known.unwrap_or_else(|| {
-                shares.push(Share { lane, requests: Requests::new(), positions: Vec::new() });
+            let lane = self.lane_of(&request);
+            let connection = request.connection();
+            let agrees = |share: &Share<'_>| {
+                std::ptr::eq(share.lane, lane)
+                    && (connection.is_none() || share.connection.is_none_or(|own| connection == Some(own)))
+            };
+            let known = shares.iter().rposition(agrees).unwrap_or_else(|| {
+                shares.push(Share { lane, connection, requests: Requests::new(), positions: Vec::new() });
                 shares.len() - 1
             });
-            shares[known].requests.push(request);
-            shares[known].positions.push(position);
+            let share = &mut shares[known];
+            share.connection = share.connection.or(connection);
+            share.requests.push(request);
+            share.positions.push(position);
         }
         shares
+    }
+
+    fn lane_of(&self, request: &Request) -> &Lane {
+        match &*self.lanes {
+            [lane] => lane,
+            lanes => {
+                let server = self.tier.server_of(request.key(), request.route());
+                // A store that names a server it does not have gets its commands all the same: it routes them itself.
+                &lanes[server.min(lanes.len() - 1)]
+            }
+        }
     }
 
     /// Waits for the answers of a job until its deadline.
@@ -267,6 +282,8 @@ type Shares<'b> = SmallVec<[Share<'b>; 1]>;
 /// The part of a call that goes to one server.
 struct Share<'b> {
     lane: &'b Lane,
+    /// The connection that a cas among the requests was read on.
+    connection: Option<u64>,
     requests: Requests,
     /// In whose places the answers belong; empty if there is no other part.
     positions: Vec<usize>,

@@ -518,6 +518,35 @@ fn the_parts_of_a_call_are_under_way_at_the_same_time_and_a_stuck_server_delays_
     assert_eq!(replies(block_on(spread)), hits(&["0:a", "1:b", "0:c", "2:d"]));
 }
 
+/// A load of several keys failed, whose leases had been won on two connections. It gave them back with one call, of which the store
+/// was sent the part of the first connection alone; the rest was answered to be fenced, and those keys stayed held for the leases'
+/// term.
+#[test]
+fn requests_of_one_call_that_insist_on_different_connections_are_all_sent() {
+    let delete =
+        |name: &str, value, connection| Request::delete(WireKey::new(name).unwrap(), Some(Cas { value, connection }));
+    for caller in [Caller::Task, Caller::Thread] {
+        let scene = Scene::new(1);
+        let batcher = scene.batcher.clone();
+        let requests = vec![
+            get("0:any"),
+            delete("0:a", 5, 1),
+            delete("0:b", 6, 2),
+            get("0:after-b"),
+            delete("0:c", 7, 1),
+            delete("0:none", 0, 3),
+        ];
+        let call = thread::spawn(move || block_on(batcher.run(caller, requests)));
+        drop(scene.endings);
+        let mut exchanges =
+            [scene.began.recv_timeout(PATIENCE), scene.began.recv_timeout(PATIENCE)].map(|began| began.unwrap().keys);
+        exchanges.sort_unstable();
+        assert_eq!(exchanges[0], ["0:any", "0:a", "0:c"]);
+        assert_eq!(exchanges[1], ["0:b", "0:after-b", "0:none"]);
+        assert_eq!(replies(call.join().unwrap()), hits(&["0:any", "0:a", "0:b", "0:after-b", "0:c", "0:none"]));
+    }
+}
+
 #[test]
 fn a_thread_does_one_part_itself_while_the_others_are_on_their_way() {
     let scene = Scene::new(3);

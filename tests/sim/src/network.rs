@@ -100,6 +100,14 @@ impl Network {
         self.state.lock().unwrap().slow = (moment, longest_ns);
     }
 
+    /// Returns whether a process has heard that a connection was closed by its server's end.
+    fn is_closed(&self, process: usize, Connection { server, life, .. }: Connection) -> bool {
+        let weather = self.state.lock().unwrap();
+        let ended = life.and_then(|life| self.servers[server].ended(life));
+        !weather.cut_from.contains(&(process, server))
+            && ended.is_some_and(|ended| sim::now() > ended.max(weather.slow.0) + weather.slow.1 + self.delay_ns)
+    }
+
     fn fate(&self, process: usize, server: usize, commands: usize) -> Fate {
         let now = sim::now();
         let mut weather = self.state.lock().unwrap();
@@ -155,6 +163,8 @@ impl Link {
     /// Takes the connection of the first cas that still has one, or any.
     fn take(&self, server: usize, commands: &[Command<'_>], deadline: u64) -> Result<Connection, RemoteError> {
         let mut pool = self.pool.lock().unwrap();
+        // As whoever takes one looks whether it has been closed.
+        pool.idle.retain(|idle| idle.server != server || !self.network.is_closed(self.process, *idle));
         for cas in commands.iter().filter_map(|command| cas_of(command)) {
             loop {
                 if let Some(at) = pool.idle.iter().position(|idle| idle.id == cas.connection && idle.server == server) {

@@ -28,6 +28,8 @@ struct State {
     inbox: BinaryHeap<Packet>,
     orders: Vec<Order>,
     sent: u64,
+    /// The last life that has ended, and when.
+    ended: Option<(u64, u64)>,
 }
 
 /// What somebody else does to a server.
@@ -186,6 +188,11 @@ impl Server {
         self.arrived.ring();
     }
 
+    /// Returns when a life ended, whose connections were closed then.
+    pub fn ended(&self, life: u64) -> Option<u64> {
+        self.state.lock().unwrap().ended.filter(|(ended, _)| life <= *ended).map(|(_, moment)| moment)
+    }
+
     fn serve(&self) {
         let store = InMemoryRemote::new().with_clock(Clock::system());
         let mut shelf = Shelf { store, door: 0, life: 0, down: false, keys: BTreeSet::new() };
@@ -195,6 +202,9 @@ impl Server {
             let now = sim::now();
             if !state.orders.is_empty() {
                 let order = state.orders.remove(0);
+                if let Order::GoDown = order {
+                    state.ended = Some((shelf.life, now));
+                }
                 drop(state);
                 if let Order::Stop = order {
                     return;
