@@ -94,23 +94,32 @@ impl<K: Eq, V> Store<K, V> {
     where
         Q: Equivalent<K> + ?Sized,
     {
-        let read = |entry: &Entry<K, V>| {
-            if !usable(&entry.meta) {
-                return None;
-            }
-            // Straight to what nearly every call is for, as in `hit`.
-            if self.is_fresh(&entry.meta) {
-                return Some(f(entry, Freshness::Fresh));
-            }
-            match self.freshness(&entry.meta) {
-                Freshness::Dead => None,
-                freshness => Some(f(entry, freshness)),
+        let entry = match self.find_unlocked(hash, key) {
+            Ok(entry) => entry,
+            Err(missed) => {
+                return self.unless_absent(missed, hash, key).and_then(|entry| self.read_entry(&entry, usable, f));
             }
         };
-        match self.find_unlocked(hash, key) {
-            Ok(entry) => read(&entry),
-            Err(missed) => self.unless_absent(missed, hash, key).and_then(|entry| read(&entry)),
+        if !usable(&entry.meta) {
+            return None;
         }
+        // Straight to what nearly every call is for, as in `hit`.
+        if self.is_fresh(&entry.meta) {
+            return Some(f(&entry, Freshness::Fresh));
+        }
+        self.read_entry(&entry, |_| true, f)
+    }
+
+    /// Reads as [`read_if`](Self::read_if) does what may be stale or dead.
+    #[inline(never)]
+    fn read_entry<R>(
+        &self,
+        entry: &Entry<K, V>,
+        usable: impl FnOnce(&Meta) -> bool,
+        f: impl FnOnce(&Entry<K, V>, Freshness) -> R,
+    ) -> Option<R> {
+        let freshness = if usable(&entry.meta) { self.freshness(&entry.meta) } else { Freshness::Dead };
+        (freshness != Freshness::Dead).then(|| f(entry, freshness))
     }
 
     /// Returns the entry of `key`, unless it is absent, not `usable`, or dead.
