@@ -42,9 +42,26 @@ impl<K, V> Inbox<K, V> {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// Returns whether this very entry is still in the local tier.
-    pub(super) fn holds(&self, entry: &Handle<K, V>) -> bool {
-        self.store.is_current(entry)
+    /// Returns whether the local tier has this very entry, and no invalidation has overtaken it: a copy that was read before
+    /// the write may be about to take the place of one that is dead.
+    pub(super) fn is_good(&self, entry: &Handle<K, V>) -> bool {
+        self.store.is_current(entry) && !self.store.is_overtaken(&entry.meta)
+    }
+
+    /// Takes out of the local tier what may be older than what a write that has ended has left in the remote one, where
+    /// `entry` is what it stored here.
+    ///
+    /// Another value than `entry`, or none, may be older: two callers that write one key at once may pass each other between
+    /// the tiers, and a reader may have copied the old remote value as soon as the new one was evicted. `entry` itself stays;
+    /// but it may be stale already, as what an update has made of an old value is, or have been expired. Then a reader that
+    /// came since is about to refresh it, and may have read the remote tier before the write was there, or was given up and
+    /// owed. Its copy would take the place of the newer value: it is fenced.
+    pub(super) fn outdate(&self, entry: &Handle<K, V>) {
+        if self.is_good(entry) {
+            self.store.fence_hash(entry.hash);
+        } else {
+            self.store.remove_hash(entry.hash);
+        }
     }
 
     /// Takes what stands under a key out of the local tier.

@@ -9,6 +9,7 @@ use super::touch::Renewal;
 use super::{Remote, TieredCache};
 use crate::broadcast::behind::{Attempt, Behind, QueuedWrite};
 use crate::broadcast::journal::{Entry as News, Moved};
+use crate::broadcast::slip::Slip;
 use crate::entry::{Entry, Handle, Meta};
 use crate::error::Rejected;
 use crate::group::Generation;
@@ -100,16 +101,26 @@ struct Pending<'a, K, V: 'static> {
     concluded: bool,
 }
 
+impl<K, V: 'static> Pending<'_, K, V> {
+    /// Ends the write, and sees to it that neither tier is left with anything older than the value: unless the remote tier is
+    /// through with it, what that has under the key is owed a deletion.
+    fn end(&mut self, is_through: bool) -> Option<Arc<Slip>> {
+        self.concluded = true;
+        let Pending { remote, at, .. } = &*self;
+        let owe = || remote.core().owe_item(&at.key, at.fingerprint, Some(remote.inbox.sender));
+        let slip = (!is_through).then(owe);
+        // Only now: from here on a reader copies the new value, or none while it is owed.
+        remote.inbox.outdate(&self.entry);
+        slip
+    }
+}
+
 impl<K, V: 'static> Drop for Pending<'_, K, V> {
     fn drop(&mut self) {
         // A codec, or the iterator that gives the pairs, has panicked, or the future was dropped half-way: the local tier has
         // the new value by now, and must not find the old one in the remote tier later, nor must other processes.
-        if !self.concluded && !matches!(self.sent, Some(Ok(()))) {
-            let _ = self.remote.core().owe_item(&self.at.key, self.at.fingerprint, Some(self.remote.inbox.sender));
-            // As in `conclude`: once the new value has left, the old one may have been copied before it was owed.
-            if !self.remote.inbox.holds(&self.entry) {
-                self.remote.inbox.forget(self.at.fingerprint);
-            }
+        if !self.concluded {
+            drop(self.end(matches!(self.sent, Some(Ok(())))));
         }
     }
 }
@@ -207,7 +218,7 @@ where
         let last: HashMap<&WireKey, usize> = writes.iter().enumerate().map(|(at, write)| (&write.at.key, at)).collect();
         let heirs: Vec<usize> = writes.iter().map(|write| last[&write.at.key]).collect();
         for (_, write) in writes.iter_mut().enumerate().filter(|(at, _)| heirs[*at] != *at) {
-            write.sent = Some(Ok(()));
+            (write.sent, write.concluded) = (Some(Ok(())), true);
         }
         for _ in 0..ATTEMPTS {
             self.write_pending(caller, &mut writes, When::Now).await;
@@ -274,42 +285,24 @@ where
             Some(Err(error)) => return Err(error),
             None => return Err(outrun()),
         }
-        // As in `conclude`: what is local now may be older than what the remote tier has, unless it is on its way there too.
+        // As in `Inbox::outdate`: what is local now may be older than what the remote tier has, unless it is on its way there too.
         let is_followed = self.core().behind.as_ref().is_some_and(|behind| behind.awaits(&write.at.key));
-        if !is_followed && !self.is_good(&write.entry) {
+        if !is_followed && !self.remote.inbox.is_good(&write.entry) {
             drop(self.local.remove(&write.entry.key));
         }
         Ok(())
     }
 
-    /// Returns whether the local tier has this very entry, and no invalidation has overtaken it: a copy that was read before
-    /// the write may be about to take the place of one that is dead.
-    fn is_good(&self, entry: &Handle<K, V>) -> bool {
-        self.local.store.is_current(entry) && !self.local.store.is_overtaken(&entry.meta)
-    }
-
-    /// Says how far a write has come, and sees to it that neither tier is left with anything older.
+    /// Says how far a write has come, and ends it.
     fn conclude(&self, mut write: Pending<'_, K, V>) -> Write {
-        write.concluded = true;
         let sent = write.sent.take().unwrap_or_else(|| Err(outrun()));
         let counters = &self.remote.counters;
         bump(if sent.is_ok() { &counters.stores } else { &counters.errors });
+        let slip = write.end(sent.is_ok());
         let owed = sent.map_err(|error| {
-            let slip = self.core().owe_item(&write.at.key, write.at.fingerprint, Some(self.remote.inbox.sender));
-            let receipt = Receipt::of(Owed { error: error.clone(), slips: vec![slip] });
+            let receipt = Receipt::of(Owed { error: error.clone(), slips: slip.into_iter().collect() });
             (error, receipt)
         });
-        // Where the local tier has another value by now, or none, that one may be older than what the remote tier has: two
-        // callers that write one key at once may pass each other between the tiers, and a reader may have copied the old
-        // remote value as soon as this one was evicted. From here on it would copy the new one, or none while it is owed.
-        if self.is_good(&write.entry) {
-            // It may be stale already, as what an update has made of an old value is, or have been expired: then a reader that
-            // came since is about to refresh it, and may have read the remote tier before this write was there. Its copy would
-            // take the place of the newer value.
-            self.local.store.fence_hash(write.entry.hash);
-        } else {
-            drop(self.local.remove(&write.entry.key));
-        }
         match (write.local, owed) {
             (Err(Refusal::Rejected(rejected)), Ok(())) => Write::RemoteOnly(rejected),
             (Err(Refusal::Rejected(rejected)), Err((error, receipt))) => Write::Nowhere(rejected, error, receipt),
