@@ -363,6 +363,9 @@ where
     /// Of several processes that add the same key at once, one succeeds. Where the remote tier cannot be reached, the local
     /// one decides, and the answer says so.
     ///
+    /// A value that is invalidated at the same moment, by a group of it or with the cache, was added before that and is gone
+    /// with it. It ends what came before it all the same: a load that began earlier, in whichever process, stores nothing.
+    ///
     /// # Blocking
     /// On three exchanges with the remote tier, for at most the namespace's timeout each; more as for [`insert`](Self::insert).
     pub fn add(&self, key: K, value: V) -> Added {

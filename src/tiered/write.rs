@@ -358,10 +358,8 @@ where
         let sets = ready.iter_mut().map(|(write, sealed, cas)| sealed.take_request(&write.at.key, *cas));
         let mut replies = core.run(caller, deletes.chain(sets).collect::<Requests>()).await.into_iter();
         for ((write, _), reply) in overtaken.into_iter().zip(replies.by_ref()) {
-            match reply {
-                Ok(Reply::Done | Reply::Miss) => write.done = Some(Done::Deleted),
-                Ok(Reply::Fenced) => {}
-                Ok(_) => write.sent = Some(Err(unexpected("to a deletion"))),
+            match deleted(reply) {
+                Ok(done) => write.done = done,
                 Err(error) => write.sent = Some(Err(error)),
             }
         }
@@ -431,21 +429,26 @@ where
                 sent: None,
                 concluded: false,
             };
-            let sent = match cas {
-                Ok(cas) => self.send(caller, &write, cas).await,
-                Err(error) => Sent::Failed(error),
+            let done = match cas {
+                Ok(cas) => match self.send(caller, &write, cas).await {
+                    Sent::Stored => Ok(Some(Done::Stored)),
+                    // Added before the invalidation, and gone with it. What the key holds is older, like the load of another
+                    // process whose lease it may be: it goes too, as it would have by the value.
+                    Sent::Overtaken => deleted(core.run_one(caller, Request::delete(at.key.clone(), Some(cas))).await),
+                    Sent::Fenced => Ok(None),
+                    Sent::Failed(error) => Err(error),
+                },
+                Err(error) => Err(error),
             };
             unsettled.forget();
-            match sent {
-                Sent::Stored => {
+            match done {
+                Ok(Some(done)) => {
                     lease.into_iter().for_each(Lease::forget);
-                    write.done = Some(Done::Stored);
+                    write.done = Some(done);
                     self.announce_done(caller, std::slice::from_mut(&mut write)).await;
                 }
-                // Added before the invalidation, and gone with it.
-                Sent::Overtaken => write.sent = Some(Ok(())),
-                Sent::Failed(error) => write.sent = Some(Err(error)),
-                Sent::Fenced => {
+                Err(error) => write.sent = Some(Err(error)),
+                Ok(None) => {
                     write.concluded = true;
                     lease.into_iter().for_each(Lease::forget);
                     // It may be gone by now: by the news of the process that was faster, or by another caller of this one. Either
@@ -681,6 +684,15 @@ fn version(reply: Result<Reply, RemoteError>) -> Result<Cas, RemoteError> {
         Reply::Hit(item) => Ok(item.cas),
         Reply::Won(cas) | Reply::Busy(cas) => Ok(cas),
         _ => Err(unexpected("to a read that creates what is missing")),
+    }
+}
+
+/// Returns what the answer to the deletion of what an overtaken write was to replace means; `None` if it is not that any more.
+fn deleted(reply: Result<Reply, RemoteError>) -> Result<Option<Done>, RemoteError> {
+    match reply? {
+        Reply::Done | Reply::Miss => Ok(Some(Done::Deleted)),
+        Reply::Fenced => Ok(None),
+        _ => Err(unexpected("to a deletion")),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use larder::{Clock, EntryOptions, InMemoryRemote};
+use larder::{Added, Clock, EntryOptions, InMemoryRemote, RemoteError, RemoteErrorKind, Write};
 
-use crate::gate::{Gate, When};
-use crate::{Begun, HOUR, PATIENCE, eventually, own, process};
+use crate::gate::{Gate, Kind, When};
+use crate::{Begun, HOUR, PATIENCE, Pages, eventually, own, process};
 
 /// The new value is stale already, so that a reader refreshes it: it reads the old one from the remote tier, where the write
 /// is not yet and nothing is owed. Then the write is dropped. The reader's copy must not take the place of the new value: the
@@ -42,4 +42,66 @@ fn a_copy_that_began_before_a_write_was_dropped_does_not_take_its_place() {
     pages.namespace().poll_now().unwrap();
     assert_ne!(pages.local().peek("k").as_deref(), Some("old"));
     assert_ne!(pages.get("k").as_deref(), Some("old"));
+}
+
+/// Adds a value to a group, which this process invalidates after the key was found to be free, before the value is sent.
+fn add_and_invalidate(gate: &Gate, pages: &Pages) -> Added {
+    gate.reset();
+    let invalidates = pages.clone();
+    gate.at(0, When::After, move || assert!(invalidates.invalidate_group("g").is_acknowledged()));
+    pages.add_with(own("k"), own("added"), EntryOptions::new().groups(["g"]))
+}
+
+/// The load began before the value was added, and is in no group: were it stored, it would come back although the value took
+/// its place, which is all that the invalidation has taken along.
+#[test]
+fn an_addition_that_an_invalidation_overtakes_still_fences_the_older_load_of_another_process() {
+    let gate = Gate::new(InMemoryRemote::new());
+    let (pages, other) = (process(&gate, |namespace| namespace), process(&gate.ungated(), |namespace| namespace));
+    let loaded = other.get_or_load("k", |_| {
+        let added = add_and_invalidate(&gate, &pages);
+        assert!(matches!(added, Added::Stored(Write::Through)), "{added:?}");
+        Ok::<_, ()>(own("old"))
+    });
+    assert_eq!(loaded.unwrap(), "old", "whoever asked before the addition may have it");
+    other.namespace().poll_now().unwrap();
+    assert_eq!((pages.get("k"), other.get("k")), (None, None));
+}
+
+/// The other process has a copy of what was evicted from the remote tier since. It is older than the value that was added.
+#[test]
+fn an_addition_that_an_invalidation_overtakes_takes_older_copies_from_other_processes() {
+    let memory = InMemoryRemote::new();
+    let gate = Gate::new(memory.clone());
+    let (pages, other) = (process(&gate, |namespace| namespace), process(&gate, |namespace| namespace));
+    gate.reset();
+    assert!(other.insert(own("k"), own("old")).is_through());
+    assert!(pages.namespace().poll_now().is_ok() && other.namespace().poll_now().is_ok());
+    let items = gate.keys().into_iter().filter(|key| key.as_bytes().ends_with(b":pages:k"));
+    assert_eq!(items.filter(|key| memory.evict(key)).count(), 1);
+    assert!(add_and_invalidate(&gate, &pages).is_stored());
+    assert_eq!(other.local().peek("k").as_deref(), Some("old"));
+    other.namespace().poll_now().unwrap();
+    assert_eq!(other.local().peek("k"), None);
+}
+
+/// Without an answer to the deletion, nobody knows whether the older load is fenced: the key is owed another one.
+#[test]
+fn an_addition_that_is_overtaken_owes_the_deletion_that_it_has_no_answer_to() {
+    let gate = Gate::new(InMemoryRemote::new());
+    let pages = process(&gate, |namespace| namespace);
+    gate.reset();
+    let (invalidates, fails) = (pages.clone(), gate.clone());
+    gate.at(0, When::After, move || {
+        assert!(invalidates.invalidate_group("g").is_acknowledged());
+        fails.rewrite(|command, reply| match Kind::of(command) {
+            Kind::Delete => Err(RemoteError::new(RemoteErrorKind::Interrupted, "as the test wants it")),
+            _ => reply,
+        });
+    });
+    let added = pages.add_with(own("k"), own("added"), EntryOptions::new().groups(["g"]));
+    let Added::Stored(Write::LocalOnly(_, receipt)) = added else { panic!("{added:?}") };
+    assert_eq!(pages.namespace().health().pending_deletions, 1);
+    gate.reset();
+    assert!(receipt.wait(PATIENCE));
 }
