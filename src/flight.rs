@@ -18,6 +18,7 @@ use crate::limit::Limit;
 use crate::options::Draft;
 use crate::sync::model::{AtomicU32, Mutex};
 use crate::sync::{Arc, OnceLock, Ordering, thread_local};
+use crate::task::guarded;
 use crate::watch::{EnteredSpan, LoadSpan, PANICKED};
 
 /// How many callers may wait for one flight. Each is a thread or a future of the caller's, so this bounds nothing but the
@@ -177,7 +178,10 @@ impl<K, V> Flight<K, V> {
         landing.outcome = Some(Arc::new(outcome));
         let wakers = std::mem::take(&mut landing.wakers);
         drop(landing);
-        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        // Foreign code, which must not keep the news from the others.
+        for (_, waker) in wakers {
+            guarded(|| waker.wake());
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Deadline, Timestamp};
 use crate::error::LoadError;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::task::{Here, Task, drop_quietly};
+use crate::task::{Here, Task, drop_quietly, guarded};
 
 /// What a load holds until it ends, and loses when it is given up.
 pub(crate) trait Stake: Send + Sync {
@@ -102,7 +102,7 @@ impl Limit {
         }
         stakes.iter().for_each(|stake| stake.give_up(self.allowed));
         if let Some(waker) = waker {
-            waker.wake();
+            guarded(|| waker.wake());
         }
     }
 }

@@ -263,7 +263,7 @@ async fn caught<F: Future>(future: F) -> Option<F::Output> {
 /// Reports what no caller is told of, where there is a log. A span tells of it by itself.
 fn report(what: fmt::Arguments<'_>) {
     #[cfg(all(feature = "tiered", not(feature = "tracing")))]
-    log::error!("{what}");
+    let _ = crate::task::guarded(|| log::error!("{what}"));
     #[cfg(not(all(feature = "tiered", not(feature = "tracing"))))]
     let _ = what;
 }

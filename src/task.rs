@@ -105,12 +105,23 @@ impl Home for Here {
     }
 }
 
-/// Drops something of the user's, whose drop may panic.
-pub(crate) fn drop_quietly<T>(dropped: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(dropped))) {
-        // The payload of a panic may panic in its turn.
+/// Runs something of the user's, a store, a waker or a subscriber say, whose panic is to end neither what goes on around it nor
+/// a thread of this crate; `None` if it panics.
+pub(crate) fn guarded<R>(run: impl FnOnce() -> R) -> Option<R> {
+    let panic = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => return Some(result),
+        Err(panic) => panic,
+    };
+    // What a panic carries may panic in its turn when it is dropped; what that carries is not dropped any more.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(panic);
     }
+    None
+}
+
+/// Drops something of the user's, whose drop may panic.
+pub(crate) fn drop_quietly<T>(dropped: T) {
+    let _ = guarded(|| drop(dropped));
 }
 
 #[cfg(test)]

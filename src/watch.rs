@@ -3,7 +3,7 @@
 //! The rest of the crate calls what is here whatever the features; without them all of it compiles to nothing. A hit calls
 //! none of it: counters are published from snapshots, and a span begins where a load or an exchange does.
 //!
-//! Recorders and subscribers are foreign code: none is called under a lock.
+//! Recorders and subscribers are foreign code: none is called under a lock, and a panic of theirs goes no further.
 
 mod cache;
 #[cfg(any(feature = "tiered", feature = "tracing"))]

@@ -17,7 +17,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ use crate::clock::{Clock, Deadline};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, thread};
+use crate::task::guarded;
 use crate::watch::{Limit, event};
 
 /// How many writes are under way at once. They share round trips, and a batch ends with the slowest of them.
@@ -545,9 +545,7 @@ impl Shared {
 
 /// Drops what holds a value of the user's: should that panic, the thread goes on with the other writes.
 fn drop_quietly<T>(held: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(held))) {
-        // Dropping what a panic carries may panic once more.
-        std::mem::forget(panic);
+    if guarded(|| drop(held)).is_none() {
         event!(error, "a queued value panicked when it was dropped");
     }
 }
@@ -594,12 +592,10 @@ impl UnderWay {
             let attempt = self.attempt.get_or_insert_with(|| self.write.clone().send());
             attempt.as_mut().poll(context)
         };
-        match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(Poll::Pending) => None,
-            Ok(Poll::Ready(outcome)) => Some(outcome),
-            Err(panic) => {
-                // Dropping what a panic carries may panic once more.
-                std::mem::forget(panic);
+        match guarded(poll) {
+            Some(Poll::Pending) => None,
+            Some(Poll::Ready(outcome)) => Some(outcome),
+            None => {
                 event!(error, "a queued write panicked, in its codec perhaps, and is given up");
                 Some(Err(RemoteError::new(RemoteErrorKind::Codec, "the write panicked")))
             }

@@ -15,10 +15,8 @@
 //!   remembers of the store has been corrected too, because [`on_paid`](Outbox::new) runs between the acknowledgement and
 //!   the settlement (R4).
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::announce;
@@ -36,6 +34,7 @@ use crate::remote::request::{Request, Requests};
 use crate::remote::tier::Reply;
 use crate::remote::tokens::new_token;
 use crate::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, thread};
+use crate::task::guarded;
 use crate::watch::event;
 
 /// How long the thread waits for more when nothing is owed: longer than the gaps between the failures of a shaky store, and
@@ -248,8 +247,7 @@ impl Shared {
         let mut reminder = Reminder::default();
         while self.wait_for_debts(&mut backoff, not_before) {
             // A store, or a listener of entries that a bump removes, may panic; that must not be the end of all retries.
-            let attempt = || block_on(self.pay());
-            let paid = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| self.panicked(panic));
+            let paid = guarded(|| block_on(self.pay())).unwrap_or_else(|| self.panicked());
             reminder.look_at(&self.state, now());
             not_before = now();
             if paid.is_empty() {
@@ -284,9 +282,7 @@ impl Shared {
         }
     }
 
-    fn panicked(&self, panic: Box<dyn Any + Send>) -> Vec<Subject> {
-        // Dropping it may panic once more.
-        std::mem::forget(panic);
+    fn panicked(&self) -> Vec<Subject> {
         event!(error, "sending invalidations again panicked; it is tried again");
         let error = RemoteError::new(RemoteErrorKind::Protocol, "the remote tier, or a listener, panicked");
         self.state.lock().last_error = Some(error);

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex};
+use crate::task::guarded;
 use crate::watch::event;
 
 /// Whether one thing that has yet to reach the remote tier has.
@@ -61,9 +61,7 @@ impl Slip {
         drop(state);
         for (_, waker) in wakers {
             // Foreign code, which must not keep the news from the others, nor end the thread that brings them.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                // Dropping what a panic carries may panic once more.
-                std::mem::forget(panic);
+            if guarded(|| waker.wake()).is_none() {
                 event!(error, "the waker of a future that waits for a receipt panicked");
             }
         }

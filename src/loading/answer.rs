@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex};
+use crate::task::guarded;
 
 /// Returns both ends of an answer that is given once.
 pub(crate) fn answer<T>() -> (Promise<T>, Answer<T>) {
@@ -38,7 +39,7 @@ impl<T> Promise<T> {
         let before = std::mem::replace(&mut *state, outcome);
         drop(state);
         if let State::Open(Some(waker)) = before {
-            waker.wake();
+            guarded(|| waker.wake());
         }
     }
 }

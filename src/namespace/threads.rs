@@ -1,13 +1,13 @@
 //! The threads of a namespace: when they start, and when they end.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::core::Core;
 use crate::clock::{Deadline, real};
 use crate::remote::batch::Batcher;
 use crate::signal::Signal;
 use crate::sync::{Arc, thread};
+use crate::task::guarded;
 use crate::watch::{Limit, Publisher, event};
 
 /// By which part of itself the interval between two looks at the journal is shortened at most, at random, so that processes
@@ -41,18 +41,14 @@ fn follow(core: &Core, batcher: &Batcher, stop: &Signal) {
     let failures = Limit::default();
     loop {
         // What the news take out of the caches is dropped here: code of the user's, which must not end the thread.
-        match catch_unwind(AssertUnwindSafe(|| real::block_on(core.look_by(batcher)))) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+        match guarded(|| real::block_on(core.look_by(batcher))) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
                 if let Some(others) = failures.pass() {
                     event!(debug, [others = others.0], "the journal cannot be read: {error}{others}");
                 }
             }
-            Err(panic) => {
-                // Dropping it may panic once more.
-                std::mem::forget(panic);
-                event!(error, "a value panicked that was dropped because of news from another process");
-            }
+            None => event!(error, "a value panicked that was dropped because of news from another process"),
         }
         publisher.turn(core);
         let pause = core.settings.poll_interval.mul_f64(1.0 - POLL_JITTER * fastrand::f64());

@@ -11,14 +11,17 @@ use crate::sync::{AtomicU64, Ordering};
 const EVENT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tells `tracing` of an event, or else `log`, where the crate has that: `event!(warn, [field = value], "message {argument}")`.
+/// A panic of theirs goes no further.
 ///
 /// The message says all that the fields do, since `log` has no fields.
 macro_rules! event {
     ($level:ident, [$($field:ident = $value:expr),*], $($message:tt)+) => {{
-        #[cfg(feature = "tracing")]
-        ::tracing::$level!(target: "larder", $($field = $value,)* $($message)+);
-        #[cfg(all(feature = "tiered", not(feature = "tracing")))]
-        ::log::$level!($($message)+);
+        let _ = $crate::task::guarded(|| {
+            #[cfg(feature = "tracing")]
+            ::tracing::$level!(target: "larder", $($field = $value,)* $($message)+);
+            #[cfg(all(feature = "tiered", not(feature = "tracing")))]
+            ::log::$level!($($message)+);
+        });
     }};
     ($level:ident, $($message:tt)+) => { $crate::watch::event!($level, [], $($message)+) };
 }

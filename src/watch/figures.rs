@@ -2,8 +2,6 @@
 //!
 //! Names follow Prometheus: snake case, the unit at the end, `_total` behind what only grows.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
 use super::cache::CacheWatch;
@@ -11,7 +9,7 @@ use super::cache::CacheWatch;
 use super::events::{Limit, event};
 #[cfg(any(feature = "tiered", feature = "tracing"))]
 use crate::sync::OnceLock;
-use crate::task::drop_quietly;
+use crate::task::guarded;
 
 /// What a recorder is told of where figures come from.
 const METADATA: Metadata<'static> = Metadata::new("larder", Level::INFO, Some("larder"));
@@ -84,14 +82,13 @@ pub(super) const EXCHANGE_COMMANDS: Histogram = Histogram {
 /// Records one value of a distribution, with whatever recorder there is by now.
 pub(super) fn record(histogram: &Histogram, labels: Vec<Label>, value: f64) {
     let key = Key::from_parts(histogram.name, labels);
-    guarded(|| with_recorder(|recorder| recorder.register_histogram(&key, &METADATA)).record(value));
+    tell(|| with_recorder(|recorder| recorder.register_histogram(&key, &METADATA)).record(value));
 }
 
 /// Tells a recorder of something. It is foreign code, whose panic must end neither the load that it is told of, nor a thread
 /// of a namespace.
-pub(super) fn guarded(tell: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(tell)) {
-        drop_quietly(panic);
+pub(super) fn tell(tell: impl FnOnce()) {
+    if guarded(tell).is_none() {
         #[cfg(any(feature = "tiered", feature = "tracing"))]
         {
             static PANICS: OnceLock<Limit> = OnceLock::new();

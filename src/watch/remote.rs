@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "metrics")]
 use metrics::Label;
 #[cfg(feature = "tracing")]
-use tracing::{Level, Span, field::Empty, span};
+use tracing::{Level, field::Empty, span};
 
 #[cfg(feature = "metrics")]
-use super::figures::{EXCHANGE_COMMANDS, EXCHANGE_SECONDS, guarded, record};
+use super::figures::{EXCHANGE_COMMANDS, EXCHANGE_SECONDS, record, tell};
 #[cfg(feature = "metrics")]
 use super::publish::publish_namespace;
+#[cfg(feature = "tracing")]
+use super::spans::GuardedSpan;
 #[cfg(feature = "metrics")]
 use crate::clock::{Deadline, real};
 use crate::namespace::core::Core;
@@ -174,7 +176,7 @@ pub(super) fn outcome(answers: &Answers) -> &'static str {
 /// A call of the remote tier, of one exchange or more.
 pub(crate) struct CallWatch {
     #[cfg(feature = "tracing")]
-    span: Span,
+    span: GuardedSpan,
 }
 
 impl WayWatch {
@@ -196,7 +198,7 @@ impl WayWatch {
             };
         }
         // Some twenty a second of each process, for all that the others do.
-        CallWatch { span: if self.follows { call!(Level::TRACE) } else { call!(Level::DEBUG) } }
+        CallWatch { span: GuardedSpan::new(|| if self.follows { call!(Level::TRACE) } else { call!(Level::DEBUG) }) }
     }
 
     #[cfg(not(feature = "tracing"))]
@@ -242,7 +244,7 @@ impl Publisher {
             return;
         }
         self.due = Some(Deadline::after(now, PUBLISH_EVERY));
-        guarded(|| publish_namespace(core));
+        tell(|| publish_namespace(core));
     }
 
     #[cfg(not(feature = "metrics"))]

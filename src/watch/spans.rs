@@ -6,16 +6,17 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::pin::pin;
 
 use tracing::field::Empty;
-pub(crate) use tracing::span::EnteredSpan;
 use tracing::span::Id;
-use tracing::{Span, info_span};
+use tracing::{Span, Value, info_span};
 
 use super::cache::CacheWatch;
 use crate::clock::{Clock, Stopwatch};
 use crate::sync::{Arc, Mutex};
+use crate::task::guarded;
 
 /// The span of a load, kept with the flight that leads it.
 ///
@@ -41,7 +42,20 @@ struct Begun {
 
 struct Open {
     begun: Begun,
-    span: Span,
+    span: GuardedSpan,
+}
+
+/// The span of a load, entered on this thread until this is dropped.
+pub(crate) struct EnteredSpan {
+    open: Arc<Open>,
+    /// It has to be left on the thread that has entered it.
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for EnteredSpan {
+    fn drop(&mut self) {
+        self.open.span.exit();
+    }
 }
 
 impl LoadSpan {
@@ -58,9 +72,9 @@ impl LoadSpan {
             State::Begun(begun) => Arc::new(Open { span: begun.open(keys), begun }),
             State::Open(open) => open,
         };
-        let span = open.span.clone();
-        self.set(State::Open(open));
-        Some(span.entered())
+        self.set(State::Open(open.clone()));
+        open.span.enter();
+        Some(EnteredSpan { open, thread: PhantomData })
     }
 
     /// Ends the load, if it has not ended yet, and says how.
@@ -91,22 +105,72 @@ impl fmt::Debug for LoadSpan {
 pub(crate) const PANICKED: &str = "panicked";
 
 impl Begun {
-    fn open(&self, keys: usize) -> Span {
+    fn open(&self, keys: usize) -> GuardedSpan {
         let cause = CAUSE.try_with(|cause| cause.borrow().clone()).unwrap_or_default();
-        let span = info_span!(
-            target: "larder",
-            "larder.load",
-            cache = &**self.cache.cache(),
-            namespace = self.cache.namespace().map(|namespace| &**namespace),
-            background = cause.is_some(),
-            keys,
-            outcome = Empty,
-            seconds = Empty,
-        );
+        let span = GuardedSpan::new(|| {
+            info_span!(
+                target: "larder",
+                "larder.load",
+                cache = &**self.cache.cache(),
+                namespace = self.cache.namespace().map(|namespace| &**namespace),
+                background = cause.is_some(),
+                keys,
+                outcome = Empty,
+                seconds = Empty,
+            )
+        });
         if let Some(Cause(Some(id))) = cause {
-            span.follows_from(id);
+            span.follows_from(&id);
         }
         span
+    }
+}
+
+/// A span that goes on without its subscriber where that panics: it is foreign code, and is told of what has to be done in any
+/// case, on threads that have more to do.
+pub(super) struct GuardedSpan(Span);
+
+impl GuardedSpan {
+    pub(super) fn new(make: impl FnOnce() -> Span) -> GuardedSpan {
+        GuardedSpan(guarded(make).unwrap_or_else(Span::none))
+    }
+
+    /// Runs `work` in the span.
+    pub(super) fn in_scope<R>(&self, work: impl FnOnce() -> R) -> R {
+        struct Exit<'s>(&'s GuardedSpan);
+        impl Drop for Exit<'_> {
+            fn drop(&mut self) {
+                self.0.exit();
+            }
+        }
+        self.enter();
+        let _exit = Exit(self);
+        work()
+    }
+
+    pub(super) fn record(&self, field: &'static str, value: impl Value) {
+        guarded(|| self.0.record(field, value).is_none());
+    }
+
+    fn follows_from(&self, cause: &Id) {
+        guarded(|| self.0.follows_from(cause).is_none());
+    }
+
+    // By hand: a guard of `tracing` would close the span while it unwinds from a panic of `exit`, and a second panic there
+    // would end the process.
+    fn enter(&self) {
+        self.0.with_subscriber(|(id, subscriber)| guarded(|| subscriber.enter(id)));
+    }
+
+    fn exit(&self) {
+        self.0.with_subscriber(|(id, subscriber)| guarded(|| subscriber.exit(id)));
+    }
+}
+
+impl Drop for GuardedSpan {
+    fn drop(&mut self) {
+        let span = std::mem::replace(&mut self.0, Span::none());
+        guarded(|| drop(span));
     }
 }
 
@@ -125,7 +189,7 @@ pub(crate) struct Background(Cause);
 impl Background {
     /// Notes the caller's span.
     pub(crate) fn new() -> Background {
-        Background(Cause(Span::current().id()))
+        Background(Cause(guarded(|| Span::current().id()).flatten()))
     }
 
     /// Runs `work` as what was begun by the caller.

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -15,7 +14,7 @@ use crate::remote::error::RemoteError;
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Action, Reply};
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::task::drop_quietly;
+use crate::task::guarded;
 use crate::watch::event;
 
 /// What a request is taken to need beside its key and its value.
@@ -105,9 +104,8 @@ impl Job {
         self.arrived.notify_one();
         // Foreign code, which must not take the answers of others down with it.
         if let Some(waker) = waker
-            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake()))
+            && guarded(|| waker.wake()).is_none()
         {
-            drop_quietly(panic);
             event!(error, "the waker of a future that waits for the remote tier panicked");
         }
         None

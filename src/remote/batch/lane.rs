@@ -1,7 +1,6 @@
 //! The way to one server: who empties its queue, and what an exchange does for those who wait for it.
 
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -15,7 +14,7 @@ use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::request::{Request, Requests};
 use crate::remote::tier::{Command, RemoteTier};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, thread};
-use crate::task::drop_quietly;
+use crate::task::guarded;
 use crate::watch::{LaneWatch, Limit, event};
 
 /// How many calls may be under way to a server, queued ones included, when a thread does its own exchange; and, since a batch
@@ -290,9 +289,7 @@ impl Road {
     fn exchange(&self, commands: &[Command<'_>], timeout: Duration, jobs: usize) -> Answers {
         self.counters.count(jobs, commands.len());
         let watched = self.watch.exchange(commands);
-        let ran = catch_unwind(AssertUnwindSafe(|| self.tier.run(commands, timeout)));
-        let mut answers = ran.unwrap_or_else(|panic| {
-            drop_quietly(panic);
+        let mut answers = guarded(|| self.tier.run(commands, timeout)).unwrap_or_else(|| {
             if let Some(others) = self.panics.pass() {
                 let commands = commands.len();
                 event!(

@@ -27,6 +27,7 @@ use super::request::{Request, Requests};
 use super::tier::{RemoteTier, Reply, ServerHealth};
 use crate::clock::real::{Alarm, now};
 use crate::sync::{Arc, Ordering};
+use crate::task::guarded;
 use crate::watch::{LaneWatch, WayWatch};
 
 /// No call may wait longer, whatever its time limit says.
@@ -214,8 +215,8 @@ impl Batcher {
         match &*self.lanes {
             [lane] => lane,
             lanes => {
-                let server = self.tier.server_of(request.key(), request.route());
-                // A store that names a server it does not have gets its commands all the same: it routes them itself.
+                // A store that names a server it does not have, or panics, gets its commands all the same: it routes them itself.
+                let server = guarded(|| self.tier.server_of(request.key(), request.route())).unwrap_or_default();
                 &lanes[server.min(lanes.len() - 1)]
             }
         }

@@ -356,8 +356,8 @@ const PLANTED: &[Planted] = &[
         what: "a landing wakes nobody",
         edits: &[edit(
             "src/flight.rs",
-            "wakers.into_iter().for_each(|(_, waker)| waker.wake());",
-            "wakers.into_iter().filter(|_| !HERE).for_each(|(_, waker)| waker.wake());",
+            "for (_, waker) in wakers {",
+            "for (_, waker) in wakers.into_iter().filter(|_| !HERE) {",
         )],
     },
 ];
