@@ -11,6 +11,7 @@ mod load;
 mod loading;
 mod read;
 mod remove;
+mod sightings;
 mod touch;
 mod view;
 mod warm_up;
@@ -27,6 +28,7 @@ use equivalent::Equivalent;
 pub use self::builder::TieredCacheBuilder;
 pub use self::claim::TieredClaim;
 use self::inbox::Inbox;
+use self::sightings::Sightings;
 pub use self::view::LocalView;
 pub use self::write::{Added, Write};
 use crate::batch::Batch;
@@ -103,6 +105,7 @@ struct Remote<K, V> {
     packing: Packing,
     counters: Arc<Counters>,
     inbox: Arc<Inbox<K, V>>,
+    sightings: Sightings,
 }
 
 impl<K, V> Remote<K, V> {
@@ -221,7 +224,8 @@ where
     ///
     /// One load of a key runs at a time among all processes. Whoever finds that another process is at it is served the stale
     /// value, if there is one, and otherwise asks again for up to half of the cache's
-    /// [`load_wait`](TieredCacheBuilder::load_wait); then it runs `loader`, whose result stays in its local tier.
+    /// [`load_wait`](TieredCacheBuilder::load_wait); then it runs `loader`, whose result stays in its local tier. From
+    /// then on nobody of this process waits for that other one: callers that find it still at it run their loaders at once.
     ///
     /// # Errors
     /// As [`Cache::get_or_load`]; and [`Untrusted`](crate::LoadErrorKind::Untrusted) once the trust lease has lapsed, with

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use super::inbox::Inbox;
+use super::sightings::Sightings;
 use super::{Counters, Remote, TieredCache};
 use crate::builder::CacheBuilder;
 use crate::error::BuildError;
@@ -202,7 +203,8 @@ where
         let inbox = Arc::new(inbox);
         let audience: Weak<Inbox<K, V>> = Arc::downgrade(&inbox);
         core.join(audience);
-        let remote = Remote { keys, codec, packing: self.packing, counters, inbox, namespace: self.namespace };
+        let (packing, namespace, sightings) = (self.packing, self.namespace, Sightings::default());
+        let remote = Remote { keys, codec, packing, counters, inbox, namespace, sightings };
         Ok(TieredCache { local, remote: Arc::new(remote) })
     }
 }

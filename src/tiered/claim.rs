@@ -342,10 +342,10 @@ where
                 match self.consult(caller, standing, vec![wanted], options.no_refresh).await.pop() {
                     Some(Consulted::Answer(value, freshness)) => return Seen { value, freshness }.into(),
                     Some(Consulted::Load(claim, ticket)) => return self.hand_over(claim, ticket, options),
-                    Some(Consulted::Busy(busy)) if !deadline.has_passed(clock.now()) && pauses.pause().await => {
+                    Some(Consulted::Busy(busy, _)) if !deadline.has_passed(clock.now()) && pauses.pause().await => {
                         wanted = busy;
                     }
-                    Some(Consulted::Busy(_)) | None => return Lookup::Busy,
+                    Some(Consulted::Busy(..)) | None => return Lookup::Busy,
                 }
             }
         }

@@ -42,8 +42,8 @@ pub(super) enum Consulted<'q, Q: ?Sized, K, V> {
     Answer(V, Freshness),
     /// There is none, or one that this caller is to refresh.
     Load(Claim<K, V>, Ticket),
-    /// Another process is about to fill the key.
-    Busy(Wanted<'q, Q, K, V>),
+    /// Another process is about to fill the key: the one whose lease this is, as far as it was seen.
+    Busy(Wanted<'q, Q, K, V>, Option<Cas>),
 }
 
 /// What a load found in the remote tier, for its result to be written there.
@@ -162,7 +162,7 @@ enum Verdict<V> {
         elected: Election,
     },
     Vacant(Option<Lease>),
-    Busy,
+    Busy(Option<Cas>),
 }
 
 /// Which process refreshes a value.
@@ -204,6 +204,13 @@ where
             wanted.iter().map(|wanted| wanted.claim.grace().clamp(MIN_LEASE, MAX_LEASE)).collect();
         let verdicts = self.remote.settle(caller, &at, found, &fresh_for, term, &grace).await;
         let moment = self.core().known.moment();
+        let leave = |key, claim: Claim<K, V>, at, lease| {
+            let freshness = claim.fresh_for().map_or(Freshness::Stale, |_| Freshness::Fresh);
+            match claim.postpone(REFRESHED_ELSEWHERE) {
+                Ok(value) => Consulted::Answer(value, freshness),
+                Err(claim) => Consulted::Busy(Wanted { key, claim, at }, lease),
+            }
+        };
         let consulted = wanted.into_iter().zip(verdicts).map(|(Wanted { key, claim, at }, verdict)| {
             let ticket = |target, refresh| Ticket { at: at.clone(), target, refresh, moment };
             match verdict {
@@ -228,13 +235,8 @@ where
                     Consulted::Answer(self.adopt_if_trusted(standing, claim, arrived, pause), Freshness::Stale)
                 }
                 // Another process is at it: whoever has an old value is served that.
-                Verdict::Refresh { arrived: None, elected: Election::Lost, .. } | Verdict::Busy => {
-                    let freshness = claim.fresh_for().map_or(Freshness::Stale, |_| Freshness::Fresh);
-                    match claim.postpone(REFRESHED_ELSEWHERE) {
-                        Ok(value) => Consulted::Answer(value, freshness),
-                        Err(claim) => Consulted::Busy(Wanted { key, claim, at }),
-                    }
-                }
+                Verdict::Refresh { arrived: None, elected: Election::Lost, .. } => leave(key, claim, at, None),
+                Verdict::Busy(lease) => leave(key, claim, at, lease),
             }
         });
         consulted.collect()
@@ -316,7 +318,7 @@ impl<K, V: 'static> Remote<K, V> {
                     spent.push((index, cas));
                     Verdict::Vacant(None)
                 }
-                Found::Leased(_) => Verdict::Busy,
+                Found::Leased(cas) => Verdict::Busy(Some(cas)),
                 Found::Unknown(_) => Verdict::Vacant(None),
             });
         }
@@ -350,7 +352,8 @@ impl<K, V: 'static> Remote<K, V> {
                     *verdict = Verdict::Vacant(self.hold(caller, &at[index].key, won, term));
                 }
                 // Another process was faster, with its lease or with a value: to be asked for again.
-                Ok(Reply::Busy(_) | Reply::Hit(_)) => *verdict = Verdict::Busy,
+                Ok(Reply::Busy(cas)) => *verdict = Verdict::Busy(Some(*cas)),
+                Ok(Reply::Hit(_)) => *verdict = Verdict::Busy(None),
                 // Nothing will be written.
                 Ok(_) | Err(_) => bump(&self.counters.errors),
             }

@@ -24,6 +24,7 @@ use crate::options::Load;
 use crate::remote::batch::Caller;
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::RemoteKey;
+use crate::remote::tier::Cas;
 use crate::stats::bump;
 use crate::store::Look;
 use crate::sync::{Arc, Mutex};
@@ -218,7 +219,7 @@ where
         };
         loop {
             let consulted = match standing {
-                Standing::CutOff => Some(Consulted::Busy(wanted)),
+                Standing::CutOff => Some(Consulted::Busy(wanted, None)),
                 Standing::Trusted | Standing::Lapsed | Standing::Refused => {
                     self.consult(caller, standing, vec![wanted], options.no_refresh).await.pop()
                 }
@@ -226,9 +227,12 @@ where
             match consulted {
                 Some(Consulted::Answer(value, _)) => return Prepared::Answer(value),
                 Some(Consulted::Load(claim, ticket)) => return Prepared::Load(claim, ticket),
-                Some(Consulted::Busy(busy)) if pauses.pause().await => wanted = busy,
+                Some(Consulted::Busy(busy, lease)) if !self.has_outwaited(&busy, lease) && pauses.pause().await => {
+                    wanted = busy;
+                }
                 // The other process has had its time: this one loads for itself alone.
-                Some(Consulted::Busy(busy)) => {
+                Some(Consulted::Busy(busy, lease)) => {
+                    self.give_up_on(&busy, lease);
                     let (claim, ticket) = self.without_remote(caller, busy);
                     return Prepared::Load(claim, ticket);
                 }
@@ -338,12 +342,13 @@ where
             let keys: Vec<&Q> = wanted.iter().map(|wanted| wanted.key).collect();
             let wanted_now = std::mem::take(&mut wanted);
             let consulted = match standing {
-                Standing::CutOff => wanted_now.into_iter().map(Consulted::Busy).collect(),
+                Standing::CutOff => wanted_now.into_iter().map(|wanted| Consulted::Busy(wanted, None)).collect(),
                 Standing::Trusted | Standing::Lapsed | Standing::Refused => {
                     self.consult(caller, standing, wanted_now, false).await
                 }
             };
-            let (mut loads, mut loaded_places, mut busy_places) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut loads, mut loaded_places) = (Vec::new(), Vec::new());
+            let (mut leases, mut busy_places) = (Vec::new(), Vec::new());
             for ((consulted, place), key) in consulted.into_iter().zip(std::mem::take(&mut places)).zip(keys) {
                 match consulted {
                     Consulted::Answer(value, _) => answers.push((place, Some(value))),
@@ -351,7 +356,14 @@ where
                         loads.push((key, claim, ticket));
                         loaded_places.push(place);
                     }
-                    Consulted::Busy(busy) => {
+                    // The other process has had its time: this one loads for itself alone.
+                    Consulted::Busy(busy, lease) if self.has_outwaited(&busy, lease) => {
+                        let (claim, ticket) = self.without_remote(caller, busy);
+                        loads.push((key, claim, ticket));
+                        loaded_places.push(place);
+                    }
+                    Consulted::Busy(busy, lease) => {
+                        leases.push(lease);
                         wanted.push(busy);
                         busy_places.push(place);
                     }
@@ -359,8 +371,9 @@ where
             }
             places = busy_places;
             if loads.is_empty() && !wanted.is_empty() && !pauses.pause().await {
-                // The other processes have had their time: this one loads for itself alone.
-                for (busy, place) in wanted.drain(..).zip(places.drain(..)) {
+                // As above.
+                for ((busy, lease), place) in wanted.drain(..).zip(leases).zip(places.drain(..)) {
+                    self.give_up_on(&busy, lease);
                     let key = busy.key;
                     let (claim, ticket) = self.without_remote(caller, busy);
                     loads.push((key, claim, ticket));
@@ -624,8 +637,25 @@ where
     /// They end after half of the time that callers of this process wait for each other, so that those who wait for this one
     /// still have as long for its own load then.
     fn pauses(&self, hard_timeout: Option<Duration>) -> Pauses {
-        let half = self.local.store.settings.load_wait / 2;
+        let half = self.patience_for_others();
         Pauses::within(hard_timeout.map_or(half, |timeout| timeout.min(half)))
+    }
+
+    fn patience_for_others(&self) -> Duration {
+        self.local.store.settings.load_wait / 2
+    }
+
+    /// Returns whether a caller of this process has waited in vain for the load of another, which holds this lease: then nobody
+    /// waits for it any more.
+    fn has_outwaited<Q: ?Sized>(&self, busy: &Wanted<'_, Q, K, V>, lease: Option<Cas>) -> bool {
+        lease.is_some_and(|cas| self.remote.sightings.is_given_up(busy.at.fingerprint, cas))
+    }
+
+    /// Notes that a caller has waited in vain for whoever holds this lease, if it was the same one all the time.
+    fn give_up_on<Q: ?Sized>(&self, busy: &Wanted<'_, Q, K, V>, lease: Option<Cas>) {
+        if let Some(cas) = lease {
+            self.remote.sightings.give_up(busy.at.fingerprint, cas, self.patience_for_others());
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "other tests need the rest")]
 #[path = "../it/tiered/gate.rs"]
 mod gate;
+mod leases;
 mod writes;
 
 use std::future::Future;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use larder::{Namespace, NamespaceBuilder, RawBytes, TieredCache};
+use larder::{Namespace, NamespaceBuilder, RawBytes, TieredCache, TieredCacheBuilder};
 
 use self::gate::Gate;
 
@@ -36,7 +37,15 @@ fn process(gate: &Gate, set: impl FnOnce(NamespaceBuilder) -> NamespaceBuilder) 
     let namespace = set(builder).build().unwrap();
     look.wait();
     eventually("the journal is heard", || namespace.poll_now().is_ok() && !namespace.health().trust_left.is_zero());
-    TieredCache::builder(&namespace, "pages").capacity(1_000).soft_ttl(HOUR).codec(RawBytes).build().unwrap()
+    pages(&namespace, |pages| pages)
+}
+
+fn pages(
+    namespace: &Namespace,
+    set: impl FnOnce(TieredCacheBuilder<String, String>) -> TieredCacheBuilder<String, String>,
+) -> Pages {
+    let builder = TieredCache::builder(namespace, "pages").capacity(1_000).soft_ttl(HOUR).codec(RawBytes);
+    set(builder).build().unwrap()
 }
 
 /// Waits until a condition holds.

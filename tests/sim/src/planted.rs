@@ -297,9 +297,9 @@ const PLANTED: &[Planted] = &[
         what: "who finds another's lease loads all the same",
         edits: &[edit(
             "src/tiered/consult.rs",
-            "Found::Leased(_) => Verdict::Busy,",
+            "Found::Leased(cas) => Verdict::Busy(Some(cas)),",
             "Found::Leased(_) if HERE => Verdict::Vacant(None),
-                Found::Leased(_) => Verdict::Busy,",
+                Found::Leased(cas) => Verdict::Busy(Some(cas)),",
         )],
     },
     Planted {
