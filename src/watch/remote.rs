@@ -173,6 +173,13 @@ pub(super) fn outcome(answers: &Answers) -> &'static str {
     }
 }
 
+/// Returns the one server that all parts of a call go to, which are several where they insist on different connections.
+#[cfg(feature = "tracing")]
+fn one_of<'s>(mut servers: impl Iterator<Item = &'s str>) -> Option<&'s str> {
+    let first = servers.next()?;
+    servers.all(|other| other == first).then_some(first)
+}
+
 /// A call of the remote tier, of one exchange or more.
 pub(crate) struct CallWatch {
     #[cfg(feature = "tracing")]
@@ -187,8 +194,7 @@ impl WayWatch {
         shares: &(impl Iterator<Item = (&'r LaneWatch, &'r [Request])> + Clone),
     ) -> CallWatch {
         let requests = || shares.clone().flat_map(|(_, requests)| requests);
-        let mut servers = shares.clone().map(|(lane, _)| &*lane.server);
-        let server = servers.next().filter(|_| servers.next().is_none()).unwrap_or("several");
+        let server = one_of(shares.clone().map(|(lane, _)| &*lane.server)).unwrap_or("several");
         let operation = self.operation(requests().map(Request::command));
         let commands = requests().count();
         let namespace = &*self.namespace;
@@ -250,4 +256,17 @@ impl Publisher {
     #[cfg(not(feature = "metrics"))]
     #[inline]
     pub(crate) fn turn(&mut self, _core: &Core) {}
+}
+
+#[cfg(all(test, feature = "tracing"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_call_may_go_to_one_server() {
+        assert_eq!(one_of(["a"].into_iter()), Some("a"));
+        assert_eq!(one_of(["a", "a"].into_iter()), Some("a"));
+        assert_eq!(one_of(["a", "b", "a"].into_iter()), None);
+        assert_eq!(one_of([].into_iter()), None);
+    }
 }

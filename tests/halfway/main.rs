@@ -9,7 +9,7 @@ mod writes;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -58,15 +58,14 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A call that has begun, for whoever drops it.
-#[derive(Clone)]
-struct Begun<T>(Arc<Mutex<Option<Pin<Box<dyn Future<Output = T> + Send>>>>>);
+struct Begun(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
 
-impl<T> Begun<T> {
+impl Begun {
     /// Polls a call once, which is not over by that.
-    fn new(call: impl Future<Output = T> + Send + 'static) -> Begun<T> {
+    fn new(call: impl Future<Output = ()> + Send + 'static) -> Begun {
         let mut call = Box::pin(call);
         assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it is over");
-        Begun(Arc::new(Mutex::new(Some(call))))
+        Begun(Mutex::new(Some(call)))
     }
 
     fn drop_it(&self) {

@@ -79,8 +79,9 @@ impl Batcher {
     /// Runs `requests` and returns an answer for each, in order.
     ///
     /// Requests to one server reach it in their order, on one connection; those of other callers may be in between batches,
-    /// never in between these. Those to different servers are under way at the same time, and so are those whose cas were read
-    /// on different connections: a request without one then goes with what is before it. Nothing is sent before the first poll.
+    /// never in between these. Those to different servers are under way at the same time. Those to one whose cas were read on
+    /// different connections go out apart, in whatever order: a request without one then goes with what is before it. Nothing
+    /// is sent before the first poll.
     ///
     /// # Errors
     /// Beside those of the store: [`Unavailable`](RemoteErrorKind::Unavailable), at once if too many calls wait for a server
@@ -199,7 +200,10 @@ impl Batcher {
                 std::ptr::eq(share.lane, lane)
                     && (connection.is_none() || share.connection.is_none_or(|own| connection == Some(own)))
             };
-            let known = shares.iter().rposition(agrees).unwrap_or_else(|| {
+            // Of several, the one that the request before it has gone to: it may be about the same key.
+            let agreeing = shares.iter().enumerate().filter(|(_, share)| agrees(share));
+            let known = agreeing.max_by_key(|(_, share)| share.positions.last()).map(|(at, _)| at);
+            let known = known.unwrap_or_else(|| {
                 shares.push(Share { lane, connection, requests: Requests::new(), positions: Vec::new() });
                 shares.len() - 1
             });

@@ -8,7 +8,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// What has gone through a [`Batcher`](super::Batcher) so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchStats {
-    /// Calls that reached a server's lane, one for each server that a call went to.
+    /// Calls that reached a server's lane: one for each server that a call went to, and each connection that it insisted on.
     pub(crate) jobs: u64,
     /// Exchanges, each of one job or more.
     pub(crate) batches: u64,
