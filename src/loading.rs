@@ -2,6 +2,8 @@
 
 pub(crate) mod answer;
 mod builder;
+mod call;
+pub(crate) mod claimed;
 mod local;
 pub(crate) mod pool;
 mod source;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use self::answer::answer;
 pub use self::builder::LoadingBuilder;
+pub(crate) use self::call::{By, Call};
 use self::pool::{Permit, Pool};
 pub(crate) use self::source::Source;
 pub use self::source::{AsyncLoader, Loader};
@@ -26,6 +29,7 @@ use crate::clock::{Clock, Deadline};
 use crate::error::LoadError;
 use crate::limit::{Limited, within};
 use crate::load::BoxFuture;
+use crate::stats::Tally;
 use crate::sync::Arc;
 use crate::task::drop_quietly;
 use crate::watch::Background;
@@ -169,25 +173,6 @@ pub(crate) struct Registered<K, V, E> {
     pub(crate) pool: Pool,
 }
 
-/// Who makes a call.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum By {
-    /// A thread, which may be blocked.
-    Thread,
-    /// A future, which may not.
-    Task,
-}
-
-/// One call, with the settings that hold for it.
-pub(crate) struct Call {
-    pub(crate) by: By,
-    pub(crate) options: CallOptions,
-    pub(crate) soft_timeout: Duration,
-    pub(crate) hard_timeout: Option<Duration>,
-    /// Until when the caller waits, whatever for.
-    pub(crate) until: Deadline,
-}
-
 /// What a background load comes to.
 pub(crate) type Outcome<T, E> = Result<T, LoadError<E>>;
 
@@ -208,6 +193,16 @@ impl<K, V, E: Send + Sync + 'static> Registered<K, V, E> {
             (By::Task, false) => call.hard_timeout.is_none() && self.spawner.is_none(),
             (By::Task, true) => false,
         }
+    }
+
+    /// Returns the right to refresh a value in the background; `None` where there are too many loads. Both are counted.
+    pub(crate) fn refresh_permit(&self, tally: Tally<'_>) -> Option<Permit> {
+        let permit = self.pool.permit();
+        tally.count(|counters| match permit {
+            Some(_) => &counters.refreshes,
+            None => &counters.refresh_overflows,
+        });
+        permit
     }
 
     /// Begins a load in the background, and returns its answer to come. The load goes on without who waits for that.
@@ -234,17 +229,6 @@ impl<K, V, E: Send + Sync + 'static> Registered<K, V, E> {
         }
         answer
     }
-}
-
-/// Waits until `until` for the answer to a load; `None` if there is none by then.
-pub(crate) async fn await_answer<T, E>(
-    clock: &Clock,
-    answer: answer::Answer<Outcome<T, E>>,
-    until: Deadline,
-) -> Option<Outcome<T, E>> {
-    let answer = clock.timeout(answer, until).await?;
-    // The runtime dropped the load, or no thread could be started for it.
-    Some(answer.unwrap_or_else(|| Err(LoadError::cancelled())))
 }
 
 /// Runs a future to its end, or to its panic: then there is nothing.

@@ -5,19 +5,18 @@ use std::hash::{BuildHasher, Hash};
 use std::time::Duration;
 
 use super::answer::Answer;
-use super::pool::Permit;
-use super::{By, Call, LoadingCache, Outcome, Source, WARM_UP_BATCH, await_answer};
+use super::claimed::{Claimed, Values, put};
+use super::{By, Call, LoadingCache, Outcome, Source, WARM_UP_BATCH};
 use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::call::CallOptions;
-use crate::claim::{Claim, Fallback};
+use crate::claim::Claim;
 use crate::clock::{Clock, Deadline};
 use crate::error::LoadError;
 use crate::flight::Joined;
 use crate::key::ToKey;
-use crate::limit::{Limited, within};
+use crate::limit::within;
 use crate::store::Look;
-use crate::sync::Arc;
 
 impl<K, V, E, S> LoadingCache<K, V, E, S>
 where
@@ -256,15 +255,9 @@ where
                 Look::Fresh(value) | Look::Stale { value, claim: None } => return Ok(value),
                 Look::Stale { value, claim: Some(claim) } => {
                     let fallback = claim.fallback();
-                    let Some(answer) = self.refresh_key(claim, key.to_key(), call.hard_timeout) else {
+                    let answer = self.refresh_key(claim, key.to_key(), call.hard_timeout);
+                    if let Some(value) = call.refreshed(&self.store, answer, fallback, value).await? {
                         return Ok(value);
-                    };
-                    match self.await_refresh(&call, answer).await {
-                        Some(Err(error)) => return fallback.answer(&self.store).ok_or(error),
-                        Some(Ok(value)) => return Ok(value),
-                        None if fallback.is_alive(&self.store) => return Ok(value),
-                        // It has died meanwhile: this caller waits for the load like any other that has no value.
-                        None => {}
                     }
                 }
                 Look::Vacant(claim) => return self.fill_key(&call, claim, key.to_key()).await,
@@ -284,27 +277,9 @@ where
 
     /// Begins a refresh in the background, if there is room for one.
     fn refresh_key(&self, claim: Claim<K, V>, key: K, hard_timeout: Option<Duration>) -> Option<Answer<Outcome<V, E>>> {
-        let permit = self.refresh_permit()?;
+        let permit = self.registered.refresh_permit(self.store.tally())?;
         let limited = hard_timeout.map(|allowed| claim.limit(allowed));
         Some(self.registered.begin(permit, limited, self.load_of(claim, key)))
-    }
-
-    fn refresh_permit(&self) -> Option<Permit> {
-        let permit = self.registered.pool.permit();
-        self.store.tally().count(|counters| match permit {
-            Some(_) => &counters.refreshes,
-            None => &counters.refresh_overflows,
-        });
-        permit
-    }
-
-    /// Waits for a refresh as long as this caller would; `None` if it has brought nothing by then.
-    async fn await_refresh<T>(&self, call: &Call, answer: Answer<Outcome<T, E>>) -> Option<Outcome<T, E>> {
-        if call.soft_timeout.is_zero() {
-            return None;
-        }
-        let until = Deadline::after(self.clock().now(), call.soft_timeout).min(call.until);
-        await_answer(self.clock(), answer, until).await
     }
 
     /// Loads a key that has no value.
@@ -319,7 +294,7 @@ where
         };
         let limited = call.hard_timeout.map(|allowed| claim.limit(allowed));
         let answer = self.registered.begin(permit, limited, self.load_of(claim, key));
-        self.await_load(call, answer).await
+        call.await_load(self.clock(), answer).await
     }
 
     /// Returns the value for each key, and how many were loaded for this call. Hits and misses count if somebody reads.
@@ -355,26 +330,14 @@ where
                 }
             }
             counts = false;
-            let stale: Vec<Fallback<K, V>> = refreshes.claims.iter().map(|(_, claim)| claim.fallback()).collect();
-            let refreshed = self.refresh_batch(call, refreshes.claims);
+            let fallbacks = refreshes.fallbacks();
+            let refreshed = self.refresh_batch(call, refreshes);
             if !fills.claims.is_empty() {
-                let values = self.fill_batch(call, fills.claims).await?;
-                loaded += values.iter().flatten().count();
-                place(&mut answers, &fills.places, &values);
+                let values = self.fill_batch(call, fills).await?;
+                loaded += values.iter().filter(|(_, value)| value.is_some()).count();
+                put(&mut answers, values);
             }
-            if let Some(answer) = refreshed {
-                let refreshed = self.await_refresh(call, answer).await;
-                // What has died meanwhile is no answer any more.
-                let is_dead = |&&(_, claim): &&(usize, usize)| !stale[claim].is_alive(&self.store);
-                let dead: Vec<usize> = refreshes.places.iter().filter(is_dead).map(|&(at, _)| at).collect();
-                dead.iter().for_each(|&at| answers[at] = None);
-                match refreshed {
-                    Some(Ok(values)) => place(&mut answers, &refreshes.places, &values),
-                    Some(Err(error)) if !dead.is_empty() => return Err(error),
-                    Some(Err(_)) => {}
-                    None => open.extend(dead),
-                }
-            }
+            open.extend(call.refreshed_batch(&self.store, refreshed, fallbacks, &mut answers).await?);
             for (at, joined) in awaited {
                 let landed = self.wait_async(&joined, &mut patience).await?;
                 if landed.is_some() || joined.found_absent() {
@@ -388,41 +351,28 @@ where
     }
 
     /// Begins to refresh several keys in the background, if there is room for that.
-    fn refresh_batch(&self, call: &Call, claims: Vec<(K, Claim<K, V>)>) -> Option<Answer<Outcome<Vec<Option<V>>, E>>> {
-        if claims.is_empty() {
+    fn refresh_batch(&self, call: &Call, refreshes: Claimed<K, V>) -> Option<Answer<Outcome<Values<V>, E>>> {
+        if refreshes.claims.is_empty() {
             return None;
         }
-        let permit = self.refresh_permit()?;
-        let limited = self.limit(call, &claims);
-        Some(self.registered.begin(permit, limited, self.load_of_batch(claims)))
+        let permit = self.registered.refresh_permit(self.store.tally())?;
+        let limited = call.limit(&self.store, &refreshes);
+        Some(self.registered.begin(permit, limited, self.load_of_batch(refreshes)))
     }
 
     /// Loads several keys that have no value.
-    async fn fill_batch(&self, call: &Call, claims: Vec<(K, Claim<K, V>)>) -> Outcome<Vec<Option<V>>, E> {
+    async fn fill_batch(&self, call: &Call, fills: Claimed<K, V>) -> Outcome<Values<V>, E> {
         if self.registered.runs_here(call) {
-            let limited = self.limit(call, &claims);
-            return within(limited, self.load_of_batch(claims)).await;
+            let limited = call.limit(&self.store, &fills);
+            return within(limited, self.load_of_batch(fills)).await;
         }
         let Some(permit) = self.registered.pool.permit() else {
-            claims.into_iter().for_each(|(_, claim)| claim.turn_away());
+            fills.claims.into_iter().for_each(|(_, claim)| claim.turn_away());
             return Err(LoadError::overloaded());
         };
-        let limited = self.limit(call, &claims);
-        let answer = self.registered.begin(permit, limited, self.load_of_batch(claims));
-        self.await_load(call, answer).await
-    }
-
-    /// Allows the load of several keys as much time as the call says, for all of them together.
-    fn limit(&self, call: &Call, claims: &[(K, Claim<K, V>)]) -> Option<Limited> {
-        let limited = Limited::start(self.clock(), call.hard_timeout?, self.store.clone());
-        claims.iter().for_each(|(_, claim)| claim.submit_to(limited.limit()));
-        Some(limited)
-    }
-
-    /// Waits for a load that this caller has begun, for as long as it may.
-    async fn await_load<T>(&self, call: &Call, answer: Answer<Outcome<T, E>>) -> Outcome<T, E> {
-        let answered = await_answer(self.clock(), answer, call.until).await;
-        answered.unwrap_or_else(|| Err(LoadError::timed_out(call.hard_timeout.unwrap_or_default())))
+        let limited = call.limit(&self.store, &fills);
+        let answer = self.registered.begin(permit, limited, self.load_of_batch(fills));
+        call.await_load(self.clock(), answer).await
     }
 
     /// Returns the load of one key, which owns all that it needs.
@@ -444,11 +394,14 @@ where
     /// Returns the load of several keys, which owns all that it needs.
     fn load_of_batch(
         &self,
-        claims: Vec<(K, Claim<K, V>)>,
-    ) -> impl Future<Output = Outcome<Vec<Option<V>>, E>> + Send + use<K, V, E, S> {
+        claimed: Claimed<K, V>,
+    ) -> impl Future<Output = Outcome<Values<V>, E>> + Send + use<K, V, E, S> {
         let cache = self.cache.clone();
         let source = self.registered.source.clone();
-        async move { load_batch(&cache, &source, claims).await }
+        async move {
+            let loaded = load_batch(&cache, &source, claimed.claims).await?;
+            Ok(claimed.places.into_iter().zip(loaded).collect())
+        }
     }
 }
 
@@ -470,45 +423,6 @@ where
         claims.iter().for_each(Claim::stay);
     }
     cache.load_batch(claims, batch, |batch| source.load_many(batch)).await
-}
-
-/// Keys that a batch has claimed, and where their values belong among its answers.
-struct Claimed<K, V> {
-    claims: Vec<(K, Claim<K, V>)>,
-    places: Places,
-}
-
-/// Places among the answers of a batch, each with the claim that sees to it.
-type Places = Vec<(usize, usize)>;
-
-impl<K, V> Default for Claimed<K, V> {
-    fn default() -> Self {
-        Claimed { claims: Vec::new(), places: Vec::new() }
-    }
-}
-
-impl<K, V> Claimed<K, V> {
-    fn push(&mut self, at: usize, key: K, claim: Claim<K, V>) {
-        self.places.push((at, self.claims.len()));
-        self.claims.push((key, claim));
-    }
-
-    /// Returns whether what a caller would wait for is one of these, whose value then belongs at `at` as well.
-    fn is_joined(&mut self, joined: Option<&Joined<K, V>>, at: usize) -> bool {
-        let Some(joined) = joined else { return false };
-        let claim = self.claims.iter().position(|(_, claim)| Arc::ptr_eq(claim.flight(), &joined.flight));
-        self.places.extend(claim.map(|claim| (at, claim)));
-        claim.is_some()
-    }
-}
-
-/// Puts the values of claims where they belong. What has none stays as it is.
-fn place<V: Clone>(answers: &mut [Option<V>], places: &[(usize, usize)], values: &[Option<V>]) {
-    for &(at, claim) in places {
-        if let Some(value) = &values[claim] {
-            answers[at] = Some(value.clone());
-        }
-    }
 }
 
 /// Runs a future of a call on the calling thread.

@@ -7,15 +7,16 @@ use super::TieredCache;
 use super::consult::{Ticket, Wanted};
 use super::load::{Leader, Prepared};
 use crate::call::CallOptions;
-use crate::claim::{Claim, Fallback};
-use crate::clock::{Clock, Deadline, real};
+use crate::claim::Claim;
+use crate::clock::{Clock, real};
 use crate::error::LoadError;
 use crate::flight::Joined;
 use crate::key::ToKey;
 use crate::limit::{Limit, Limited, within};
 use crate::loading::answer::Answer;
+use crate::loading::claimed::{Claimed, Values, put};
 use crate::loading::pool::Permit;
-use crate::loading::{By, Call, LoadingTieredCache, Outcome, Source, WARM_UP_BATCH, await_answer};
+use crate::loading::{By, Call, LoadingTieredCache, Outcome, Source, WARM_UP_BATCH};
 use crate::namespace::core::Standing;
 use crate::remote::batch::Caller;
 use crate::remote::key::RemoteKey;
@@ -295,7 +296,7 @@ where
                 Look::Stale { value, claim: Some(claim) } => {
                     let fallback = claim.fallback();
                     let answer = self.refresh_key(call, Some(standing), claim, key.to_key());
-                    if let Some(value) = self.refreshed(call, answer, fallback, value).await? {
+                    if let Some(value) = call.refreshed(&self.local.store, answer, fallback, value).await? {
                         return Ok(value);
                     }
                 }
@@ -326,7 +327,7 @@ where
         claim: Claim<K, V>,
         key: K,
     ) -> Option<Answer<Outcome<V, E>>> {
-        let permit = self.refresh_permit()?;
+        let permit = self.registered.refresh_permit(self.local.store.tally())?;
         let limited = call.hard_timeout.map(|allowed| claim.limit(allowed));
         let load = self.background(limited.as_ref());
         let options = call.options;
@@ -345,42 +346,6 @@ where
                 Prepared::Load(claim, ticket) => load.run(&key, claim, ticket).await,
             }
         }))
-    }
-
-    fn refresh_permit(&self) -> Option<Permit> {
-        let permit = self.registered.pool.permit();
-        self.local.store.tally().count(|counters| match permit {
-            Some(_) => &counters.refreshes,
-            None => &counters.refresh_overflows,
-        });
-        permit
-    }
-
-    /// Waits for a refresh as long as this caller would; `None` if it has brought nothing by then.
-    async fn await_refresh<T>(&self, call: &Call, answer: Option<Answer<Outcome<T, E>>>) -> Option<Outcome<T, E>> {
-        if call.soft_timeout.is_zero() {
-            return None;
-        }
-        let until = Deadline::after(self.clock().now(), call.soft_timeout).min(call.until);
-        await_answer(self.clock(), answer?, until).await
-    }
-
-    /// Returns what a refresh brings, or the stale value. `None` if that is dead once it has been waited for: the caller looks
-    /// again, and waits for the load like any other that has no value.
-    async fn refreshed(
-        &self,
-        call: &Call,
-        answer: Option<Answer<Outcome<V, E>>>,
-        fallback: Fallback<K, V>,
-        stale: V,
-    ) -> Outcome<Option<V>, E> {
-        let is_begun = answer.is_some();
-        match self.await_refresh(call, answer).await {
-            Some(Ok(value)) => Ok(Some(value)),
-            Some(Err(error)) => fallback.answer(&self.local.store).map(Some).ok_or(error),
-            None if is_begun && !fallback.is_alive(&self.local.store) => Ok(None),
-            None => Ok(Some(stale)),
-        }
     }
 
     /// Asks the remote tier for a key that the local one has no value for, and loads it if need be. `None` says to look again.
@@ -404,8 +369,9 @@ where
         // A value that was stale in the remote tier alone, and is to be refreshed by this process.
         if let Some(value) = claim.stale().cloned() {
             let fallback = claim.fallback();
-            let answer = self.refresh_permit().map(|permit| self.begin_key(call, permit, key, claim, ticket));
-            return self.refreshed(call, answer, fallback, value).await;
+            let permit = self.registered.refresh_permit(self.local.store.tally());
+            let answer = permit.map(|permit| self.begin_key(call, permit, key, claim, ticket));
+            return call.refreshed(&self.local.store, answer, fallback, value).await;
         }
         if self.registered.runs_here(call) {
             let limited = call.hard_timeout.map(|allowed| claim.limit(allowed));
@@ -417,7 +383,7 @@ where
             return Err(LoadError::overloaded());
         };
         let answer = self.begin_key(call, permit, key, claim, ticket);
-        self.await_load(call, answer).await.map(Some)
+        call.await_load(self.clock(), answer).await.map(Some)
     }
 
     /// Begins to load a key in the background that the remote tier leaves to this process.
@@ -432,12 +398,6 @@ where
         let limited = call.hard_timeout.map(|allowed| claim.limit(allowed));
         let load = self.background(limited.as_ref());
         self.registered.begin(permit, limited, async move { load.run(&key, claim, ticket).await })
-    }
-
-    /// Waits for a load that this caller has begun, for as long as it may.
-    async fn await_load<T>(&self, call: &Call, answer: Answer<Outcome<T, E>>) -> Outcome<T, E> {
-        let answered = await_answer(self.clock(), answer, call.until).await;
-        answered.unwrap_or_else(|| Err(LoadError::timed_out(call.hard_timeout.unwrap_or_default())))
     }
 
     /// Returns the value for each key, and how many came into the local tier for this call. Hits and misses count if somebody
@@ -492,32 +452,14 @@ where
                 }
             }
             counts = false;
-            let stale = refreshes.places.iter().zip(&refreshes.claims);
-            let stale: Vec<_> = stale.map(|(places, (_, claim))| (places[0], claim.fallback())).collect();
+            let fallbacks = refreshes.fallbacks();
             let refreshed = self.refresh_batch(call, standing, refreshes);
             if !fills.claims.is_empty() {
-                for (places, value) in self.fill_batch(call, standing, fills).await? {
-                    brought += usize::from(value.is_some());
-                    places.into_iter().for_each(|at| answers[at] = value.clone());
-                }
+                let values = self.fill_batch(call, standing, fills).await?;
+                brought += values.iter().filter(|(_, value)| value.is_some()).count();
+                put(&mut answers, values);
             }
-            if refreshed.is_some() {
-                let refreshed = self.await_refresh(call, refreshed).await;
-                // What has died meanwhile is no answer any more.
-                let is_dead = |(_, fallback): &(usize, Fallback<K, V>)| !fallback.is_alive(&self.local.store);
-                let dead: Vec<usize> = stale.into_iter().filter(is_dead).map(|(at, _)| at).collect();
-                dead.iter().for_each(|&at| answers[at] = None);
-                match refreshed {
-                    Some(Ok(refreshed)) => {
-                        for (places, value) in refreshed.into_iter().filter(|(_, value)| value.is_some()) {
-                            places.into_iter().for_each(|at| answers[at] = value.clone());
-                        }
-                    }
-                    Some(Err(error)) if !dead.is_empty() => return Err(error),
-                    Some(Err(_)) => {}
-                    None => open.extend(dead),
-                }
-            }
+            open.extend(call.refreshed_batch(&self.local.store, refreshed, fallbacks, &mut answers).await?);
             for (at, joined) in awaited {
                 let landed = self.local.wait_async(&joined, &mut patience).await?;
                 if landed.is_some() || joined.found_absent() {
@@ -540,14 +482,14 @@ where
         if refreshes.claims.is_empty() {
             return None;
         }
-        let permit = self.refresh_permit()?;
+        let permit = self.registered.refresh_permit(self.local.store.tally())?;
         Some(self.begin_batch(call, permit, standing, refreshes))
     }
 
     /// Asks the remote tier for several keys that the local one has no value for, and loads what it has not.
     async fn fill_batch(&self, call: &Call, standing: Standing, fills: Claimed<K, V>) -> Outcome<Values<V>, E> {
         if self.registered.runs_here(call) {
-            let limited = self.limit(call, &fills);
+            let limited = call.limit(&self.local.store, &fills);
             let load = Background { caller: self.caller(call), ..self.background(limited.as_ref()) };
             return within(limited, load.run_batch(standing, fills)).await;
         }
@@ -556,7 +498,7 @@ where
             return Err(LoadError::overloaded());
         };
         let answer = self.begin_batch(call, permit, standing, fills);
-        self.await_load(call, answer).await
+        call.await_load(self.clock(), answer).await
     }
 
     fn begin_batch(
@@ -566,16 +508,9 @@ where
         standing: Standing,
         claimed: Claimed<K, V>,
     ) -> Answer<Outcome<Values<V>, E>> {
-        let limited = self.limit(call, &claimed);
+        let limited = call.limit(&self.local.store, &claimed);
         let load = self.background(limited.as_ref());
         self.registered.begin(permit, limited, async move { load.run_batch(standing, claimed).await })
-    }
-
-    /// Allows the load of several keys as much time as the call says, for all of them together.
-    fn limit(&self, call: &Call, claimed: &Claimed<K, V>) -> Option<Limited> {
-        let limited = Limited::start(self.clock(), call.hard_timeout?, self.local.store.clone());
-        claimed.claims.iter().for_each(|(_, claim)| claim.submit_to(limited.limit()));
-        Some(limited)
     }
 
     /// Returns what a load in the background needs, which owns all of it.
@@ -625,37 +560,5 @@ where
             keys.iter().zip(claims).map(|(key, claim)| Wanted { key, claim, at: self.cache.remote.locate(key) });
         let mut next = || Some(|batch| self.source.load_many(batch));
         self.cache.load_wanted(self.leader(), standing, wanted.collect(), claimed.places, &mut next).await
-    }
-}
-
-/// Values, or their absence, with their places among the answers of a batch.
-type Values<V> = Vec<(Vec<usize>, Option<V>)>;
-
-/// Keys that a batch has claimed, and where the value of each belongs among its answers.
-struct Claimed<K, V> {
-    claims: Vec<(K, Claim<K, V>)>,
-    places: Vec<Vec<usize>>,
-}
-
-impl<K, V> Default for Claimed<K, V> {
-    fn default() -> Self {
-        Claimed { claims: Vec::new(), places: Vec::new() }
-    }
-}
-
-impl<K, V> Claimed<K, V> {
-    fn push(&mut self, at: usize, key: K, claim: Claim<K, V>) {
-        self.claims.push((key, claim));
-        self.places.push(vec![at]);
-    }
-
-    /// Returns whether what a caller would wait for is one of these, whose value then belongs at `at` as well.
-    fn is_joined(&mut self, joined: Option<&Joined<K, V>>, at: usize) -> bool {
-        let Some(joined) = joined else { return false };
-        let claim = self.claims.iter().position(|(_, claim)| Arc::ptr_eq(claim.flight(), &joined.flight));
-        if let Some(claim) = claim {
-            self.places[claim].push(at);
-        }
-        claim.is_some()
     }
 }
