@@ -6,6 +6,9 @@ use super::lines::LOAD;
 use super::*;
 use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+/// How many times as much is done as under Miri, to which each step is some milliseconds.
+const FOLD: usize = if cfg!(miri) { 1 } else { 50 };
+
 /// What tells an entry that it is alive, as far as one can ask after its end.
 const ALIVE: u64 = 0x0A11_CE00;
 
@@ -100,14 +103,15 @@ fn spread(key: u64) -> u64 {
 /// With good hashes, with ones that all lead to the same bucket, and with ones that are all the same.
 #[test]
 fn random_changes_are_found_by_readers_and_writers_alike() {
+    const STEPS: usize = 120 * FOLD;
     for hash in [spread, |key| key << 50, |_| 7] as [fn(u64) -> u64; 3] {
         let mut random = fastrand::Rng::with_seed(3);
         let mut one = One::new(400);
         let mut model = HashMap::new();
         let mut kept = Vec::new();
-        for step in 0..6_000_u32 {
+        for step in 0..STEPS {
             // Waxes and wanes, so that the table grows and shrinks.
-            let most = if step / 1_500 % 2 == 0 { 400 } else { 20 };
+            let most = if step / (STEPS / 4) % 2 == 0 { 400 } else { 20 };
             let key = random.u64(..400);
             let seat = one.seat(hash(key), key);
             assert_eq!(seat, model.remove(&key));
@@ -328,7 +332,7 @@ fn what_a_reader_looks_at_outlives_its_removal_and_nothing_else_does() {
     assert_eq!((held.key(), alive.load(Ordering::Relaxed)), (5, 1));
 
     // A flood of others changes nothing, however long it looks: what waits is bounded.
-    for key in 0..20_000 {
+    for key in 0..400 * FOLD as u64 {
         let seat = one_table.insert(one.make(spread(key), key), || 0);
         drop(one_table.unlink(seat));
         assert!(alive.load(Ordering::Relaxed) < 1_000 / 8, "{} wait", alive.load(Ordering::Relaxed));
@@ -341,6 +345,7 @@ fn what_a_reader_looks_at_outlives_its_removal_and_nothing_else_does() {
 
 /// Whatever the capacity, and however it is spread: what waits, for a proof or to be dropped, is a small part of it.
 #[test]
+#[cfg_attr(miri, ignore = "goes through as many entries as may wait, for each of many shards")]
 fn what_waits_is_bounded_by_number_and_weight() {
     for (shards, capacity, weight, most) in [
         (1, 1 << 20, 1, 700),
@@ -370,6 +375,7 @@ fn what_waits_is_bounded_by_number_and_weight() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "goes through many times as many entries as may wait")]
 fn entries_are_dropped_at_the_pace_at_which_others_come() {
     let mut one = One::new(1 << 20);
     for key in 0..1_000 {
@@ -622,17 +628,18 @@ fn an_entry_may_use_the_index_as_it_is_dropped() {
 /// dropped in the end.
 #[test]
 fn drops_that_lead_to_further_ones_do_not_go_deep() {
+    const ENTRIES: usize = 200 * FOLD;
     let alive = Arc::default();
     let (index, mut tables) = Index::<Counted>::new(1, 1 << 20);
     let cache = Arc::new((index, crate::sync::Mutex::new(tables.remove(0))));
     let (depth, deepest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    for key in 0..10_000 {
+    for key in 0..ENTRIES as u64 {
         let mut entry = Counted::new(spread(key), key, &alive);
         let (cache_then, depth, deepest) = (Arc::downgrade(&cache), depth.clone(), deepest.clone());
         entry.at_end = Some(Box::new(move || {
             let Some(cache) = cache_then.upgrade() else { return };
             deepest.fetch_max(depth.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-            let seat = Seat::from_index((key as usize + 5_000) % 10_000);
+            let seat = Seat::from_index((key as usize + ENTRIES / 2) % ENTRIES);
             let mut table = cache.1.lock();
             let unlinked = table.at(seat).map(Resident::seat).map(|seat| table.unlink(seat));
             drop(table);
@@ -640,9 +647,9 @@ fn drops_that_lead_to_further_ones_do_not_go_deep() {
             depth.fetch_sub(1, Ordering::Relaxed);
         }));
         let entry = cache.0.make(0, entry);
-        cache.1.lock().insert(entry, || 10_000);
+        cache.1.lock().insert(entry, || ENTRIES);
     }
-    for seat in 0..10_000 {
+    for seat in 0..ENTRIES {
         let mut table = cache.1.lock();
         let unlinked = table.at(Seat::from_index(seat)).map(Resident::seat).map(|seat| table.unlink(seat));
         drop(table);
@@ -657,7 +664,8 @@ fn drops_that_lead_to_further_ones_do_not_go_deep() {
 /// Grown to what is expected, a table spends little more on an entry than a pointer and a tag.
 #[test]
 fn a_table_is_made_for_the_entries_that_are_expected() {
-    for expected in [1_000, 10_000, 16_384, 30_000] {
+    let all = [1_000, 10_000, 16_384, 30_000];
+    for &expected in if cfg!(miri) { &all[..1] } else { &all } {
         let mut one = One::new(1 << 20);
         for key in 0..expected as u64 {
             let entry = one.make(spread(key), key);
@@ -752,9 +760,9 @@ fn stress_readers_beside_a_writer_see_what_is_alive() {
         start.wait();
         let mut round = 0;
         // So that the readers have found something, however the machine divides its time.
-        while round < 200 || found.load(Ordering::Relaxed) < 1_000 {
+        while round < 4 * FOLD || found.load(Ordering::Relaxed) < 20 * FOLD {
             round += 1;
-            let most = FIXED + 40 * (round % 9);
+            let most = FIXED + 40 * (round as u64 % 9);
             let insert = |table: &mut Table<Counted>, key| {
                 let entry = index.make(0, Counted::new(spread(key), key, &alive));
                 table.insert(entry, || 100)
@@ -812,9 +820,9 @@ fn stress_what_stays_is_never_said_to_be_absent() {
         start.wait();
         let mut round = 0;
         // So that the readers have missed something, however the machine divides its time.
-        while round < 200 || sure.load(Ordering::Relaxed) < 1_000 {
+        while round < 4 * FOLD || sure.load(Ordering::Relaxed) < 20 * FOLD {
             round += 1;
-            let most = 2 * STAY + 40 * (round % 9);
+            let most = 2 * STAY + 40 * (round as u64 % 9);
             let mut insert = |key, replaced: Option<Seat>| {
                 let entry = index.make(0, Counted::new(spread(key), key, &alive));
                 let old = replaced.map(|seat| {
@@ -858,7 +866,7 @@ fn stress_writers_beside_each_other_prove_in_turns() {
                 let mut random = fastrand::Rng::with_seed(shard as u64);
                 let mut kept = std::collections::VecDeque::new();
                 start.wait();
-                for step in 0..20_000 {
+                for step in 0..400 * FOLD {
                     let key = random.u64(..KEYS);
                     let entry = index.make(shard, Counted::new(spread(key), key, alive));
                     let seat = table.find(spread(key), |entry| entry.key() == key).map(Resident::seat);
@@ -872,7 +880,7 @@ fn stress_writers_beside_each_other_prove_in_turns() {
                     if kept.len() > 20 {
                         assert!(kept.pop_front().is_some_and(|handle| handle.key() < KEYS));
                     }
-                    if step % 4_000 == 0 {
+                    if step % (80 * FOLD) == 0 {
                         index.reclaim();
                     }
                     let most = WRITERS * (KEYS as usize + 22) + 2 * 2_000 / 4;
