@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use larder::fuzzing::{self, Opened};
 use larder::{
-    Action, Announce, Bump, CallOptions, Cas, Clock, Codec, Command, EntryOptions, Item, Lookup, Namespace, RawBytes,
-    RemoteError, RemoteErrorKind, RemoteTier, Reply, Route, TieredCache, WireKey, Write,
+    Action, Announce, Bump, CallOptions, Cas, Clock, Codec, Command, EntryOptions, Item, Lookup, ManualClock,
+    Namespace, RawBytes, RemoteError, RemoteErrorKind, RemoteTier, Reply, Route, TieredCache, WireKey, Write,
 };
 
 use crate::input::Input;
@@ -17,7 +17,7 @@ const CACHE: &str = "c";
 const KEYS: [&str; 3] = ["a", "b", "a key that is digested"];
 const GROUPS: [&str; 2] = ["g", "h"];
 
-/// Longer than any input takes, by a clock that nobody moves.
+/// Longer than any input takes, by a clock that nothing else moves.
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// How long a store that says that another one loads is asked again.
@@ -35,13 +35,13 @@ pub fn run(data: &[u8]) {
     let announce = input.one_of(&[Announce::All, Announce::Removals, Announce::Groups]);
     let capacity = input.one_of(&[100, 0, 1]);
     let teller = Teller::new(input.rest());
-    let (clock, _) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let store = Store { teller: teller.clone(), follower: Teller::new(journal) };
     let namespace = Namespace::builder(NAMESPACE, store).poll_interval(HOUR).trust(2 * HOUR).clock(clock);
     let namespace = namespace.announce(announce).build().expect("a namespace");
     let builder = TieredCache::builder(&namespace, CACHE).capacity(capacity).soft_ttl(HOUR).codec(RawBytes);
     let pages = builder.load_wait(PATIENCE).build().expect("a cache");
-    let mut scene = Scene { namespace, pages, teller, last: 0 };
+    let mut scene = Scene { time, namespace, pages, teller, last: 0 };
     let mut steps = Input::new(steps);
     for _ in 0..MAX_STEPS {
         if steps.is_empty() {
@@ -54,6 +54,7 @@ pub fn run(data: &[u8]) {
 }
 
 struct Scene {
+    time: ManualClock,
     namespace: Namespace,
     pages: TieredCache<String, String>,
     teller: Teller,
@@ -117,7 +118,14 @@ impl Scene {
                 drop(counter.get());
                 drop(counter.set(7));
             }
-            14 => drop(self.namespace.poll_now()),
+            14 => {
+                // Past the soft deadline, and past trust as well.
+                match steps.below(4) {
+                    2 => self.time.advance(HOUR),
+                    3 => self.time.advance(3 * HOUR),
+                    _ => drop(self.namespace.poll_now()),
+                }
+            }
             15 => match pages.lookup(key) {
                 Lookup::Fresh(found) | Lookup::Stale { value: found, claim: None } => own(key, Some(&found)),
                 Lookup::Stale { value: found, claim: Some(claim) } => {

@@ -1,12 +1,12 @@
-//! Operations of two processes on one store that fails, forgets and garbles: nothing that was replaced, removed or invalidated
-//! is alive again.
+//! Operations of two processes on one store that fails, forgets and garbles, while time passes: nothing that was replaced,
+//! removed or invalidated is alive again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder::{
-    Action, Added, Clock, Command, EntryOptions, Expiry, InMemoryRemote, Namespace, RawBytes, RemoteError,
+    Action, Added, Clock, Command, EntryOptions, Expiry, InMemoryRemote, ManualClock, Namespace, RawBytes, RemoteError,
     RemoteErrorKind, RemoteTier, Reply, Route, SetMode, TieredCache, WireKey, Write,
 };
 
@@ -15,7 +15,7 @@ use crate::input::Input;
 const KEYS: [&str; 3] = ["a", "b", "a key that is digested"];
 const GROUPS: [&str; 2] = ["g", "h"];
 
-/// Longer than any input takes: what waits so long by a manual clock never happens by itself.
+/// Longer than any input takes: what waits so long by a manual clock happens only where the input moves that.
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// How long a lease that nobody can give back is waited for. That is not what this is about.
@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The operations of one input, beyond which a longer one does nothing new.
 const MAX_STEPS: usize = 100;
+
+/// How far time passes at once: never as far as anything is old, past the soft deadline, past trust as well, and past the hard
+/// deadline.
+const PASSES: [Duration; 4] =
+    [Duration::from_millis(1), Duration::from_secs(3_601), Duration::from_secs(7_201), Duration::from_secs(9 * 3_600)];
 
 type Pages = TieredCache<String, String>;
 
@@ -88,6 +93,9 @@ struct Alive {
 }
 
 struct World {
+    time: ManualClock,
+    /// Whether any time has passed: from then on threads of the namespaces pay debts beside what the input does.
+    has_passed: bool,
     memory: InMemoryRemote,
     store: Noting,
     mine: Pages,
@@ -99,10 +107,8 @@ struct World {
     last: u64,
 }
 
-fn process(store: &Noting, capacity: u64) -> Pages {
-    // Nobody moves it: a look at the journal is made when the input says so, and trust lasts.
-    let (clock, _) = Clock::manual();
-    let namespace = Namespace::builder("model", store.clone()).poll_interval(HOUR).trust(2 * HOUR).clock(clock);
+fn process(store: &Noting, capacity: u64, clock: &Clock) -> Pages {
+    let namespace = Namespace::builder("model", store.clone()).poll_interval(HOUR).trust(2 * HOUR).clock(clock.clone());
     let namespace = namespace.build().expect("a namespace");
     let builder = TieredCache::builder(&namespace, "pages").capacity(capacity).soft_ttl(HOUR).codec(RawBytes);
     let pages = builder.load_wait(PATIENCE).build().expect("a cache");
@@ -120,10 +126,21 @@ fn is_through(written: &Write) -> bool {
 
 impl World {
     fn new(capacity: u64) -> World {
-        let memory = InMemoryRemote::new();
+        let (clock, time) = Clock::manual();
+        let memory = InMemoryRemote::new().with_clock(clock.clone());
         let store = Noting { memory: memory.clone(), keys: Arc::default() };
-        let (mine, others) = (process(&store, capacity), process(&store, 0));
-        World { memory, store, mine, others, here: HashMap::new(), there: HashMap::new(), last: 0 }
+        let (mine, others) = (process(&store, capacity, &clock), process(&store, 0, &clock));
+        World {
+            time,
+            has_passed: false,
+            memory,
+            store,
+            mine,
+            others,
+            here: HashMap::new(),
+            there: HashMap::new(),
+            last: 0,
+        }
     }
 
     fn fresh(&mut self) -> String {
@@ -191,7 +208,9 @@ impl World {
                 let through = is_through(&mine.insert_with(KEYS[key].to_owned(), value.clone(), options));
                 self.kill(through, |at, _| at == key);
                 self.born(key, &value, groups);
-                if through && nothing_owed && mine.namespace().owed() == 0 && self.is_well() {
+                // Whoever pays hears of a flush by that, and then takes along what has just been written with older tokens.
+                let is_alone = nothing_owed && mine.namespace().owed() == 0 && !self.has_passed;
+                if through && is_alone && self.is_well() {
                     assert_eq!(mine.get(KEYS[key]), Some(value));
                 }
             }
@@ -240,6 +259,10 @@ impl World {
             19 => self.memory.offline(input.rarely(2)),
             20 => self.memory.fail_next(input.below(4) as u64),
             21 => self.memory.lose_replies(input.below(4) as u64),
+            22 => {
+                self.has_passed = true;
+                self.time.advance(input.one_of(&PASSES));
+            }
             _ => self.garble(input),
         }
         if mine.namespace().owed() == 0 {
