@@ -486,9 +486,9 @@ fn one_in(domain: &'static hazard::Domain) -> One {
 
 #[test]
 fn without_a_barrier_all_has_to_wait() {
-    let domain: &hazard::Domain = Box::leak(Box::new(hazard::Domain::new()));
-    let mut one = one_in(domain);
-    domain.refuses.store(true, Ordering::Relaxed);
+    static DOMAIN: hazard::Domain = hazard::Domain::new();
+    let mut one = one_in(&DOMAIN);
+    DOMAIN.refuses.store(true, Ordering::Relaxed);
     for key in 0..500 {
         one.insert(spread(key), key);
     }
@@ -497,23 +497,23 @@ fn without_a_barrier_all_has_to_wait() {
     }
     one.index.reclaim();
     assert_eq!(one.alive(), 500);
-    domain.refuses.store(false, Ordering::Relaxed);
+    DOMAIN.refuses.store(false, Ordering::Relaxed);
     one.index.reclaim();
     assert_eq!(one.alive(), 0);
 }
 
 #[test]
 fn what_a_thread_looked_at_as_it_ended_is_kept_as_long_as_the_index() {
-    let domain: &hazard::Domain = Box::leak(Box::new(hazard::Domain::new()));
-    let mut one = one_in(domain);
+    static DOMAIN: hazard::Domain = hazard::Domain::new();
+    let mut one = one_in(&DOMAIN);
     one.insert(1, 1);
-    let reader = domain.join();
+    let reader = DOMAIN.join();
     std::mem::forget(one.index.find_by(reader, 0, 1, |entry| entry.key() == 1).unwrap());
     reader.leave();
-    let other = domain.join();
+    let other = DOMAIN.join();
     assert_eq!((reader.number(), other.number()), (0, 1), "its place is not another's");
     other.leave();
-    assert_eq!(domain.join().number(), 1);
+    assert_eq!(DOMAIN.join().number(), 1);
     one.remove(1, 1);
     one.index.reclaim();
     assert_eq!(one.alive(), 1);
@@ -628,9 +628,10 @@ fn an_entry_may_use_the_index_as_it_is_dropped() {
 /// dropped in the end.
 #[test]
 fn drops_that_lead_to_further_ones_do_not_go_deep() {
+    // Many times as many as may wait where there is room for twice as many.
     const ENTRIES: usize = 200 * FOLD;
     let alive = Arc::default();
-    let (index, mut tables) = Index::<Counted>::new(1, 1 << 20);
+    let (index, mut tables) = Index::<Counted>::new(1, 2 * ENTRIES as u64);
     let cache = Arc::new((index, crate::sync::Mutex::new(tables.remove(0))));
     let (depth, deepest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for key in 0..ENTRIES as u64 {
