@@ -111,7 +111,7 @@ fn random_changes_are_found_by_readers_and_writers_alike() {
         let mut kept = Vec::new();
         for step in 0..STEPS {
             // Waxes and wanes, so that the table grows and shrinks.
-            let most = if step / (STEPS / 4) % 2 == 0 { 400 } else { 20 };
+            let most = if (step / (STEPS / 4)).is_multiple_of(2) { 400 } else { 20 };
             let key = random.u64(..400);
             let seat = one.seat(hash(key), key);
             assert_eq!(seat, model.remove(&key));
@@ -783,7 +783,7 @@ fn stress_readers_beside_a_writer_see_what_is_alive() {
         }
         over.store(true, Ordering::Relaxed);
         // ThreadSanitizer knows of a join, and not of the end of a scope.
-        readers.map(|reader| reader.join().unwrap());
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
     index.reclaim();
     assert_eq!(alive.load(Ordering::Relaxed), FIXED as usize);
@@ -849,7 +849,7 @@ fn stress_what_stays_is_never_said_to_be_absent() {
         }
         over.store(true, Ordering::Relaxed);
         // ThreadSanitizer knows of a join, and not of the end of a scope.
-        readers.map(|reader| reader.join().unwrap());
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
     });
     drop((index, table));
     assert_eq!(alive.load(Ordering::Relaxed), 0);
