@@ -3,11 +3,16 @@
 use std::hash::{Hash, Hasher};
 
 use crate::model::{Model, State};
-use crate::process::Position;
-use crate::store::{Command, Moved, Name, Reply, VOID};
+use crate::store::{Command, Moved, Reply};
+
+/// Stands for all states from which nothing leads to a broken promise.
+const SAFE: u64 = 1;
 
 /// Returns what tells a state from all others but those in which processes have changed places.
 pub(crate) fn fingerprint_of(model: &Model, state: &State) -> u64 {
+    if model.is_safe(state) {
+        return SAFE;
+    }
     let names_processes = model.budget.inserts + model.budget.queued > 0;
     if !names_processes {
         // Processes that have changed places make the same state.
@@ -27,66 +32,23 @@ pub(crate) fn fingerprint_of(model: &Model, state: &State) -> u64 {
 }
 
 impl Model {
-    /// Gives names that are in use the smallest numbers, and drops what can do nothing any more.
+    /// Drops what can do nothing any more, and gives the same numbers to what differs in them alone.
     pub(crate) fn tidy(&self, state: &mut State) {
-        self.drop_idle_strays(state);
+        self.forget_answered(state);
+        // Without it, numbers of versions come back, and are compared with those of before.
         if self.rules.r8_own_connection {
-            rename(state);
+            self.renumber(state);
+            self.forget_idle_strays(state);
         }
-        self.shorten_journal(state);
-    }
-
-    /// Drops late commands that can do nothing any more: the version they name is gone, and no number comes back.
-    fn drop_idle_strays(&self, state: &mut State) {
-        if !self.rules.r8_own_connection {
-            return;
+        self.forget_settled(state);
+        self.forget_time(state);
+        self.forget_idle_processes(state);
+        if self.rules.r8_own_connection {
+            self.fold_journals(state);
+            // What was forgotten may have been the last of its name.
+            self.renumber(state);
         }
-        let State { store, strays, .. } = state;
-        strays.retain_mut(|stray| {
-            stray.retain(|command| store.may_be_stored(command));
-            !stray.is_empty()
-        });
-    }
-
-    /// Forgets what every process has read, where the length of the journal says nothing.
-    fn shorten_journal(&self, state: &mut State) {
-        let bounded = self.room < usize::MAX || self.budget.compactions > 0;
-        let rereads = state.processes.iter().flat_map(|process| process.calls.iter().flatten());
-        if bounded || !self.rules.r8_own_connection {
-            return;
-        }
-        let Some(journal) = &mut state.store.journal else { return };
-        let looks = rereads.filter_map(|call| call.look).filter_map(|look| look.position);
-        let snapshots: Vec<u8> = state
-            .processes
-            .iter()
-            .flat_map(|process| process.calls.iter().flatten())
-            .flat_map(|call| &call.replies)
-            .filter_map(|reply| if let Reply::Journal(read) = reply { Some(read) } else { None })
-            .filter(|read| read.epoch == journal.epoch)
-            .map(|read| read.base)
-            .collect();
-        let positions = state.processes.iter().filter_map(|process| process.position).chain(looks);
-        let first = positions.filter(|at| at.epoch == journal.epoch).map(|at| at.seq).min();
-        let first = first.unwrap_or(journal.end()).min(journal.end());
-        // Only where nobody has a reading under way, whose beginning would have to move as well.
-        if !snapshots.is_empty() || first == 0 {
-            return;
-        }
-        journal.entries.drain(..(first - journal.base) as usize);
-        let epoch = journal.epoch;
-        journal.base = 0;
-        let shift = |at: &mut Position| {
-            if at.epoch == epoch {
-                at.seq -= first;
-            }
-        };
-        for process in &mut state.processes {
-            process.position.iter_mut().for_each(shift);
-            for call in process.calls.iter_mut().flatten() {
-                call.look.iter_mut().filter_map(|look| look.position.as_mut()).for_each(shift);
-            }
-        }
+        state.strays.sort_by_cached_key(fingerprint);
     }
 }
 
@@ -116,28 +78,6 @@ pub(crate) fn fingerprint(what: &impl Hash) -> u64 {
     let mut writer = Writer(Vec::with_capacity(512));
     what.hash(&mut writer);
     writer.finish()
-}
-
-pub(crate) fn names(state: &mut State, f: &mut impl FnMut(Name, &mut u8)) {
-    state.store.names(f);
-    state.processes.iter_mut().for_each(|process| process.names(f));
-    state.strays.iter_mut().flatten().for_each(|command| command.names(f));
-}
-
-/// Gives what is named by numbers the smallest ones, in their order.
-fn rename(state: &mut State) {
-    let mut in_use = [0_u128; Name::COUNT];
-    names(state, &mut |name, number| {
-        if *number != 0 && *number != VOID.0 {
-            in_use[name.index()] |= 1 << *number;
-        }
-    });
-    names(state, &mut |name, number| {
-        if *number != 0 && *number != VOID.0 {
-            *number = 1 + (in_use[name.index()] & ((1 << *number) - 1)).count_ones() as u8;
-        }
-    });
-    state.store.set_last(|name| in_use[name].count_ones() as u8);
 }
 
 /// Returns the state with its processes in another order.

@@ -13,11 +13,16 @@
 //! renamed to the smallest, so that states which differ in names alone are one. A generation is not counted: whatever
 //! carries a `born` carries the groups that have moved since.
 
+pub mod actions;
 pub mod calls;
 mod canonical;
 pub mod configurations;
+mod faults;
 pub mod model;
+mod numbers;
 pub mod process;
+mod promises;
+mod relevance;
 pub mod rules;
 pub mod search;
 pub mod store;

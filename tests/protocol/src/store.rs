@@ -44,7 +44,7 @@ pub enum Held {
 }
 
 /// What an entry of the journal says has moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Moved {
     /// The key has another value; by which process.
     KeyInsert(u8, u8),
@@ -144,6 +144,8 @@ pub struct Store {
 pub enum Name {
     Cas(Item),
     Token(usize, usize),
+    /// A token in the header of a value.
+    Recorded(usize, usize),
     Epoch,
 }
 
@@ -154,7 +156,7 @@ impl Name {
     pub fn index(self) -> usize {
         match self {
             Name::Cas(item) => cas_index(item),
-            Name::Token(group, kind) => 2 * KEYS + 1 + 2 * group + kind,
+            Name::Token(group, kind) | Name::Recorded(group, kind) => 2 * KEYS + 1 + 2 * group + kind,
             Name::Epoch => Name::COUNT - 1,
         }
     }
@@ -190,6 +192,17 @@ impl Command {
         }
     }
 
+    /// Returns a command about the same item that says no more: which one was carried out does not matter.
+    #[must_use]
+    pub fn spent(&self) -> Command {
+        match self.item() {
+            Item::Value(key) => Command::Get(key),
+            Item::Refresh(key) => Command::GetRefreshLease(key),
+            Item::Token(group, kind) => Command::GetToken(group, kind),
+            Item::Journal => Command::ReadJournal,
+        }
+    }
+
     pub fn names(&mut self, f: &mut impl FnMut(Name, &mut u8)) {
         let item = match self {
             Command::Set(..) | Command::Delete(..) | Command::DeleteRefresh(..) => self.item(),
@@ -209,9 +222,15 @@ impl Command {
 }
 
 impl Value {
+    /// Returns the value without the tokens that its header records: nobody looks at them in the local tier.
+    #[must_use]
+    pub fn unsealed(self) -> Value {
+        Value { tokens: Default::default(), ..self }
+    }
+
     pub fn names(&mut self, f: &mut impl FnMut(Name, &mut u8)) {
         for (group, tokens) in self.tokens.iter_mut().enumerate() {
-            tokens.iter_mut().enumerate().for_each(|(kind, token)| f(Name::Token(group, kind), token));
+            tokens.iter_mut().enumerate().for_each(|(kind, token)| f(Name::Recorded(group, kind), token));
         }
     }
 }
@@ -379,6 +398,16 @@ impl Store {
         if !matches!(item, Item::Token(..)) {
             self.last_cas[cas_index(item)] = 0;
         }
+    }
+
+    /// Returns the present version of each item, by [`cas_index`].
+    #[must_use]
+    pub fn versions(&self) -> [u8; 2 * KEYS + 1] {
+        let mut versions = [0; 2 * KEYS + 1];
+        let held = self.values.iter().chain(&self.refreshes).map(|held| held.cas());
+        let all = held.chain([self.journal.as_ref().map(|journal| journal.cas)]);
+        versions.iter_mut().zip(all).for_each(|(version, cas)| *version = cas.map_or(0, |cas| cas.0));
+        versions
     }
 
     pub fn names(&mut self, f: &mut impl FnMut(Name, &mut u8)) {

@@ -1,6 +1,6 @@
 //! Bumps, removals, inserts, and what is owed of them.
 
-use super::{Outcome, Turn, unsealed};
+use super::{Outcome, Turn};
 use crate::process::{BEHIND, Debt, Entry, Position, Queued, Step, Subject, Verb};
 use crate::store::{Command, Kind, Moved, Reply, Set, Token, Value};
 
@@ -171,7 +171,7 @@ impl Turn<'_> {
     pub(super) fn version(&mut self) -> Outcome {
         let call = self.call();
         let key = call.key;
-        call.value = call.value.map(unsealed);
+        call.value = call.value.map(Value::unsealed);
         call.found = None;
         self.send(Step::Version, vec![Command::GetLease(key)])
     }
@@ -252,7 +252,7 @@ impl Turn<'_> {
         let waiting = &mut self.process().waiting[key as usize];
         match waiting {
             Some(newer) => newer.changes |= changes,
-            None => *waiting = Some(Queued { value: unsealed(value), changes, moved, failed: true }),
+            None => *waiting = Some(Queued { value: value.unsealed(), changes, moved, failed: true }),
         }
         self.end()
     }

@@ -244,8 +244,3 @@ impl Turn<'_> {
         if self.model.rules.r12_owed_groups { self.process().owed_groups(kind, everything) } else { 0 }
     }
 }
-
-/// Returns a value without the tokens that its header records: nobody looks at them in the local tier.
-fn unsealed(value: Value) -> Value {
-    Value { tokens: Default::default(), ..value }
-}

@@ -1,6 +1,6 @@
 //! Reads and loads: what a call makes of what the store holds, and of what its loader brings.
 
-use super::{Outcome, Turn, unsealed};
+use super::{Outcome, Turn};
 use crate::process::{Entry, Position, ROOT_BIT, Step, Target, Verb};
 use crate::store::{Command, GROUPS, Journal, Kind, Reply, Set, Token, Value};
 
@@ -181,12 +181,12 @@ impl Turn<'_> {
         }
         if self.stands() {
             let key = self.call().key as usize;
-            self.process().entries[key] = Some(Entry { value: unsealed(value), stale, loaded_at: None });
+            self.process().entries[key] = Some(Entry { value: value.unsealed(), stale, loaded_at: None });
         } else if !rules.r6_ticket || !rules.r6_old_born {
             let (flies, unmoved) = (self.flies(), self.is_unmoved());
             if (flies || !rules.r6_ticket) && (unmoved || !rules.r6_old_born) {
                 let key = self.call().key as usize;
-                self.process().entries[key] = Some(Entry { value: unsealed(value), stale, loaded_at: None });
+                self.process().entries[key] = Some(Entry { value: value.unsealed(), stale, loaded_at: None });
             }
         }
     }
@@ -373,7 +373,7 @@ impl Turn<'_> {
         let call = self.call();
         let (key, loaded_at) = (call.key as usize, if from_the_beginning { call.loaded_at } else { now });
         let value = call.value.expect("a load has brought a value");
-        self.process().entries[key] = Some(Entry { value: unsealed(value), stale: false, loaded_at });
+        self.process().entries[key] = Some(Entry { value: value.unsealed(), stale: false, loaded_at });
     }
 
     /// Gives leases back: nobody waits for that, nor knows when it is done.
