@@ -31,6 +31,9 @@ pub enum Action {
     LoadAlone(usize),
     /// An error arrives instead. With `true`, only the last answer is missing.
     LoseReply(usize, usize, bool),
+    /// What otherwise comes with who notices it: see [`Model::exact`].
+    Lose(Loss),
+    Crash(usize),
     Restart(usize),
     Cut(usize, usize),
     Heal(usize, usize),
@@ -74,7 +77,7 @@ impl System for Model {
                 if let Some(command) = call.next_command()
                     && !call.failed
                 {
-                    self.access(state, Access::Serve(p, slot), command.item(), &mut actions);
+                    actions.extend(self.accesses(state, Access::Serve(p, slot), command.item()));
                 }
                 if call.is_answered() {
                     actions.push(Action::Receive(p, slot));
@@ -87,8 +90,11 @@ impl System for Model {
                 }
             }
             self.begin_actions(state, p, &mut actions);
-            if left.crashes > 0 && (self.listens(state, process) || process.calls.iter().any(Option::is_some)) {
-                self.access(state, Access::BeginAnew(p), Item::Journal, &mut actions);
+            let is_idle = process.calls.iter().all(Option::is_none) && !self.listens(state, process);
+            if left.crashes > 0 && self.exact {
+                actions.push(Action::Crash(p));
+            } else if left.crashes > 0 && !is_idle {
+                actions.extend(self.accesses(state, Access::BeginAnew(p), Item::Journal));
             }
             for server in 0..self.servers {
                 if process.cut & (1 << server) != 0 {
@@ -99,7 +105,12 @@ impl System for Model {
             }
         }
         for (at, stray) in state.strays.iter().enumerate() {
-            self.access(state, Access::ServeStray(at), stray[0].item(), &mut actions);
+            actions.extend(self.accesses(state, Access::ServeStray(at), stray[0].item()));
+        }
+        if self.exact {
+            let items = self.all_items().into_iter().filter(|item| left.evictions > 0 && state.store.has(*item));
+            let servers = 0..if left.flushes > 0 { self.servers } else { 0 };
+            actions.extend(items.map(Loss::Evict).chain(servers.map(Loss::Flush)).map(Action::Lose));
         }
         if left.restarts > 0 {
             actions.extend((0..self.servers).map(Action::Restart));
@@ -172,6 +183,8 @@ impl System for Model {
                 s.stray(rest);
                 self.turn(s, p, slot).receive()?;
             }
+            Action::Lose(loss) => self.lose(s, loss),
+            Action::Crash(p) => self.crash(s, p),
             Action::Restart(server) => self.restart(s, server),
             Action::Cut(p, server) => {
                 s.left.cuts -= 1;
@@ -225,14 +238,11 @@ impl System for Model {
 impl Model {
     /// Returns an access, as it is and after each loss that it would notice.
     fn accesses(&self, state: &State, access: Access, item: Item) -> impl Iterator<Item = Action> + use<> {
-        let evicted = (state.left.evictions > 0 && state.store.has(item)).then_some(Loss::Evict(item));
-        let flushed = (state.left.flushes > 0).then_some(Loss::Flush(self.server_of(item)));
-        let losses = [None, evicted, flushed].into_iter().enumerate();
-        losses.filter(|(at, loss)| *at == 0 || loss.is_some()).map(move |(_, loss)| Action::Access(loss, access))
-    }
-
-    fn access(&self, state: &State, access: Access, item: Item, actions: &mut Vec<Action>) {
-        actions.extend(self.accesses(state, access, item));
+        let left = &state.left;
+        let evicted = (!self.exact && left.evictions > 0 && state.store.has(item)).then_some(Loss::Evict(item));
+        let flushed = (!self.exact && left.flushes > 0).then_some(Loss::Flush(self.server_of(item)));
+        let losses = [evicted, flushed].into_iter().flatten().map(Some);
+        [None].into_iter().chain(losses).map(move |loss| Action::Access(loss, access))
     }
 
     fn carry_out(&self, state: &mut State, access: Access) -> Outcome {
@@ -347,7 +357,7 @@ impl Model {
         let longest = |trust: u8| (state.now + trust).min(state.now + state.left.ticks + 1);
         let trusts_less = self.trust.is_some_and(|trust| process.trusted_until < longest(trust));
         let is_behind = process.position != Some(end) || state.acked & !process.must != 0 || trusts_less;
-        is_behind && self.listens(state, process)
+        is_behind && (self.exact || self.listens(state, process))
     }
 }
 

@@ -50,6 +50,7 @@ fn base() -> Model {
         filled: false,
         slow_looks: false,
         trust: None,
+        exact: false,
         budget: NONE,
         rules: Rules::default(),
     }

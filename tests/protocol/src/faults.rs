@@ -7,7 +7,7 @@ use crate::process::Process;
 use crate::store::{GROUPS, Item, Name, VOID};
 
 impl Model {
-    fn all_items(&self) -> Vec<Item> {
+    pub(crate) fn all_items(&self) -> Vec<Item> {
         let groups = self.all_groups();
         let tokens = (0..GROUPS as u8).filter(|group| groups & (1 << group) != 0);
         let tokens = tokens.flat_map(|group| self.kinds().iter().map(move |kind| Item::Token(group, *kind)));

@@ -6,17 +6,18 @@ use protocol::configurations;
 use protocol::rules::Rules;
 use protocol::search::{End, search};
 
-const USAGE: &str = "Usage: larder-protocol [--larger] [--states MOST] [--without RULE] [NAME]...
+const USAGE: &str = "Usage: larder-protocol [--larger] [--exact] [--states MOST] [--without RULE] [NAME]...
 Explores all configurations, or those whose name begins with one of NAME; with --larger, larger ones, which take minutes
-to hours and gigabytes each.";
+to hours and gigabytes each; with --exact, without taking states for the same that are as good as that.";
 
 fn main() -> ExitCode {
-    let (mut most, mut rules, mut names) = (usize::MAX, Rules::default(), Vec::new());
+    let (mut most, mut exact, mut rules, mut names) = (usize::MAX, false, Rules::default(), Vec::new());
     let mut table = configurations::all();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--larger" => table = configurations::larger(),
+            "--exact" => exact = true,
             "--states" => match arguments.next().and_then(|most| most.parse().ok()) {
                 Some(given) => most = given,
                 None => return usage(),
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         if !names.is_empty() && !names.iter().any(|wanted| name.starts_with(wanted.as_str())) {
             continue;
         }
-        model.rules = rules;
+        (model.rules, model.exact) = (rules, exact);
         let outcome = search(&model, threads, most);
         let (states, depth, took) = (outcome.states, outcome.depth, outcome.took.as_secs_f64());
         let end = match outcome.end {

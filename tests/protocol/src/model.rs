@@ -71,6 +71,9 @@ pub struct Model {
     pub slow_looks: bool,
     /// How long trust lasts, where time counts.
     pub trust: Option<u8>,
+    /// Whether states differ that are as good as the same, and what is lost is so at any time, not just before somebody
+    /// notices. So there are many times as many, and the same promises are broken.
+    pub exact: bool,
     pub budget: Budget,
     pub rules: Rules,
 }
