@@ -106,8 +106,9 @@ pub fn search<S: System>(system: &S, threads: usize, most: usize) -> Outcome {
     let started = Instant::now();
     let visited = Visited((0..PARTS).map(|_| Part::default()).collect());
     let first = system.initial();
-    visited.add(system.fingerprint(&first), 0);
-    let mut level = vec![first.clone()];
+    let beginning = system.fingerprint(&first);
+    visited.add(beginning, 0);
+    let mut level = vec![(beginning, first.clone())];
     let mut depth = 0;
     let end = loop {
         let failed = AtomicBool::new(false);
@@ -124,11 +125,11 @@ pub fn search<S: System>(system: &S, threads: usize, most: usize) -> Outcome {
         for result in results {
             match result {
                 Ok(states) => next.extend(states),
-                Err((state, action, promise)) => broken = Some((state, action, promise)),
+                Err((from, action, promise)) => broken = Some((from, action, promise)),
             }
         }
-        if let Some((state, action, promise)) = broken {
-            let trace = trace(system, &visited, first, system.fingerprint(&state), &action);
+        if let Some((from, action, promise)) = broken {
+            let trace = trace(system, &visited, first, from, &action);
             break End::Violation { promise, trace };
         }
         if next.is_empty() {
@@ -143,31 +144,35 @@ pub fn search<S: System>(system: &S, threads: usize, most: usize) -> Outcome {
     Outcome { states: visited.len(), depth, took: started.elapsed(), end }
 }
 
-type Broken<S> = (<S as System>::State, <S as System>::Action, String);
+/// From which state which action has led to which broken promise.
+type Broken<S> = (u64, <S as System>::Action, String);
+
+/// States, each with its fingerprint.
+type Level<S> = [(u64, <S as System>::State)];
 
 fn expand<S: System>(
     system: &S,
     visited: &Visited,
-    states: &[S::State],
+    states: &Level<S>,
     failed: &AtomicBool,
-) -> Result<Vec<S::State>, Broken<S>> {
+) -> Result<Vec<(u64, S::State)>, Broken<S>> {
     let mut next = Vec::new();
-    for state in states {
+    for (from, state) in states {
         // Relaxed: it only saves the other workers' time.
         if failed.load(Ordering::Relaxed) {
             break;
         }
-        let from = system.fingerprint(state);
         for action in system.actions(state) {
             match system.apply(state, &action) {
                 Ok(reached) => {
-                    if visited.add(system.fingerprint(&reached), from) {
-                        next.push(reached);
+                    let fingerprint = system.fingerprint(&reached);
+                    if visited.add(fingerprint, *from) {
+                        next.push((fingerprint, reached));
                     }
                 }
                 Err(promise) => {
                     failed.store(true, Ordering::Relaxed);
-                    return Err((state.clone(), action, promise));
+                    return Err((*from, action, promise));
                 }
             }
         }
