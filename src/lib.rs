@@ -312,8 +312,8 @@ pub use remote::packing::lz4::Compression;
 pub mod sim {
     pub use crate::sync::sim::Bell;
     pub use crate::sync::sim::world::{
-        Delay, Joiner, Options, Outcome, Process, fail, here, now, pause, process, random, resume, run, sleep_until,
-        spawn,
+        Delay, Joiner, Options, Outcome, Process, fail, here, kill, now, pause, process, random, resume, run,
+        sleep_until, spawn,
     };
 }
 

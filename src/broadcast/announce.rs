@@ -19,7 +19,7 @@
 use uuid::Uuid;
 
 use super::item::{self, JournalItem, stored};
-use super::journal::{COMPACT_AT_LEN, ENTRY_LEN, Entry, Journal};
+use super::journal::{COMPACT_AT_LEN, ENTRY_LEN, Entry, Journal, compact_at_len};
 use crate::remote::batch::{Batcher, Caller};
 use crate::remote::error::{RemoteError, RemoteErrorKind};
 use crate::remote::key::WireKey;
@@ -141,7 +141,7 @@ pub(crate) async fn bump(
 /// Any failure to reach the store. Nothing depends on it: the journal stays as it is, or has become shorter.
 /// [`Refused`](RemoteErrorKind::Refused) if others appended during every attempt.
 pub(crate) async fn compact(batcher: &Batcher, caller: Caller, journal: &WireKey) -> Result<(), RemoteError> {
-    compact_from(COMPACT_AT_LEN, JournalItem { batcher, caller, key: journal }).await
+    compact_from(compact_at_len(), JournalItem { batcher, caller, key: journal }).await
 }
 
 /// Drops the older half of a journal that is longer than `len`.

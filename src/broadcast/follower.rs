@@ -40,7 +40,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::journal::{COMPACT_AT_LEN, Entry, Journal, of_one_process};
+use super::journal::{Entry, Journal, compact_at_len, of_one_process};
 use super::trust::Trust;
 use crate::clock::Timestamp;
 use crate::remote::reader::DecodeError;
@@ -51,8 +51,9 @@ use crate::sync::Mutex;
 /// that is forgotten reads the journal once more.
 const MAX_VERSIONS: usize = 16;
 
-/// From this length on it does not matter who drops the older half, because whose turn it is does not do it.
-const OVERDUE_AT_LEN: usize = 2 * COMPACT_AT_LEN;
+/// How many times the length from which on the journal is shortened it has when it does not matter any more who does it,
+/// because whose turn it is does not.
+const OVERDUE: usize = 2;
 
 /// How many entries of which epoch this process knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,7 @@ impl Follower {
         };
         // One process at a time has appended last, and it is one that is alive.
         let turn = journal.last_sender().is_some_and(|last| of_one_process(last, self.sender));
-        let crowded = item.value.len() > if turn { COMPACT_AT_LEN } else { OVERDUE_AT_LEN };
+        let crowded = item.value.len() > compact_at_len() * if turn { 1 } else { OVERDUE };
         let version = Some((item.cas, item.value.len()));
         Digest::News(News { moved, look, next: Some(Next { position: end, version }), crowded })
     }
@@ -275,7 +276,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::broadcast::journal::{Moved, part_of};
+    use crate::broadcast::journal::{COMPACT_AT_LEN, Moved, part_of};
     use crate::clock::{Clock, ManualClock};
     use crate::remote::bytes::SharedBytes;
 

@@ -24,6 +24,14 @@ use crate::remote::reader::{DecodeError, Reader};
 /// From this length on, whoever appends also drops the older half.
 pub(crate) const COMPACT_AT_LEN: usize = 64 << 10;
 
+/// Returns that length, or what a simulation has set in its place, to come to it after few entries.
+pub(crate) fn compact_at_len() -> usize {
+    #[cfg(larder_sim)]
+    return crate::sync::sim::world::compact_at();
+    #[cfg(not(larder_sim))]
+    COMPACT_AT_LEN
+}
+
 /// The longest journal that is replayed, in bytes: what memcached stores unless told otherwise. A peer could otherwise make
 /// every process replay more than that on every poll.
 pub(crate) const MAX_JOURNAL_LEN: usize = 1 << 20;

@@ -51,6 +51,8 @@ pub struct Options {
     pub preempt: u8,
     /// How long a turn takes at most, in nanoseconds.
     pub step_ns: u64,
+    /// From which length on the journal is shortened, in bytes: less than usual, for a simulation to come to it.
+    pub compact_at: usize,
     /// Is told why a simulation cannot go on, before the process ends.
     pub on_failure: fn(&str),
 }
@@ -293,6 +295,33 @@ pub fn resume(process: Process) {
     });
 }
 
+/// Has no thread of a process run any more, wherever it is: nothing is unwound, nothing dropped, and each thread of the system
+/// is kept for as long as the system's process lives. Not for the process of the thread that calls this.
+pub fn kill(process: Process) {
+    with(|world| {
+        let is_its_own = |member: &Member| member.process == process.0 && member.state != State::Ended;
+        let dead: Vec<usize> = (0..world.threads.len()).filter(|id| is_its_own(&world.threads[*id])).collect();
+        world.ready.retain(|id| !dead.contains(id));
+        world.processes[process.0].held.clear();
+        for id in dead {
+            if let State::Waits(key) = world.threads[id].state
+                && let Some(waiting) = world.waiting.get_mut(&key)
+            {
+                waiting.retain(|other| *other != id);
+                if waiting.is_empty() {
+                    world.waiting.remove(&key);
+                }
+            }
+            world.ends(id);
+        }
+    });
+}
+
+/// Returns from which length on the journal is shortened.
+pub(crate) fn compact_at() -> usize {
+    with(|world| world.options.compact_at)
+}
+
 /// Ends the process of the system, after saying why.
 pub fn fail(why: &str) -> ! {
     let on_failure = WORLD.lock().as_ref().map(|world| world.options.on_failure);
@@ -441,11 +470,7 @@ pub(super) fn enroll(process: Process, name: String, is_daemon: bool) -> (usize,
 fn end(me: usize) {
     let mut world = WORLD.lock();
     let Some(inner) = &mut *world else { return };
-    inner.threads[me].state = State::Ended;
-    inner.ended += 1;
-    inner.live -= usize::from(!inner.threads[me].is_daemon);
-    let joiners = inner.waiting.remove(&Key::End(me)).unwrap_or_default();
-    joiners.into_iter().for_each(|thread| inner.make_ready(thread));
+    inner.ends(me);
     if inner.live == 0 {
         // Those who ring alarms have nobody left to ring for.
         let bells: Vec<_> = inner.waiting.keys().copied().filter(|key| matches!(key, Key::Alarms(_))).collect();
@@ -492,6 +517,15 @@ impl World {
     fn at(&mut self, moment: u64, event: Event) {
         self.next_event += 1;
         self.events.push(Reverse((moment, self.next_event, event)));
+    }
+
+    /// Notes that a thread has ended, and wakes who waits for that.
+    fn ends(&mut self, thread: usize) {
+        self.threads[thread].state = State::Ended;
+        self.ended += 1;
+        self.live -= usize::from(!self.threads[thread].is_daemon);
+        let joiners = self.waiting.remove(&Key::End(thread)).unwrap_or_default();
+        joiners.into_iter().for_each(|thread| self.make_ready(thread));
     }
 
     fn make_ready(&mut self, thread: usize) {

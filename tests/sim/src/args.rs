@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::history;
 use crate::plan::Plan;
 use crate::run::run;
+use crate::theme::Theme;
 use crate::work::PLANNED;
 
 const USAGE: &str = "\
@@ -20,6 +21,8 @@ is another simulation, and always the same one.
   --seeds A..B    these, B excluded (default 0..200)
   --seconds N     as many seeds from the first one on as fit into so much time
   --processes N   so many processes in each, instead of 2 to 16
+  --theme NAME    of these seeds, those whose plans are about that: mix, bumps, late, keys, restarts, losses, debts, trust,
+                  deaths or crowd
   --jobs N        how many run at a time (default: as many as the machine has threads)
   --history       prints what happened in any case; with --seed
   --planted       plants known bugs into copies of the library, builds each, and says how many seeds it took to find it;
@@ -36,6 +39,9 @@ struct Asked {
     jobs: usize,
     history: bool,
     twice: bool,
+    theme: Option<Theme>,
+    /// Whether this is a process of the system for one simulation alone.
+    alone: bool,
     /// Which bugs to plant; `None` for none.
     planted: Option<Vec<String>>,
     /// Whether this is one of several jobs, which the first process has started: which one.
@@ -75,6 +81,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
         jobs,
         history: false,
         twice: false,
+        theme: None,
+        alone: false,
         planted: None,
         job: None,
     };
@@ -103,6 +111,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
             "--history" => asked.history = true,
             "--planted" => asked.planted = Some(Vec::new()),
             "--digest" => asked.twice = true,
+            "--theme" => {
+                let name = args.next().unwrap_or_default();
+                asked.theme = Some(Theme::named(&name).ok_or(format!("--theme needs a theme, not {name}"))?);
+            }
+            "--alone" => asked.alone = true,
             _ => match &mut asked.planted {
                 Some(names) if !arg.starts_with('-') => names.push(arg),
                 _ => return Err(format!("what is {arg}?")),
@@ -142,6 +155,17 @@ fn here(asked: &Asked) -> ExitCode {
             break;
         }
         let plan = Plan::new(seed, asked.processes);
+        if asked.theme.is_some_and(|theme| theme != plan.theme) {
+            continue;
+        }
+        // The threads of processes that died stay until the system's process ends.
+        if plan.has_deaths() && !asked.is_one && !asked.alone {
+            if !apart(seed, asked) {
+                return ExitCode::FAILURE;
+            }
+            seeds += 1;
+            continue;
+        }
         *RUNNING.lock().unwrap() = Some((seed, asked.processes));
         let (outcome, counts) = run(&plan, report);
         let digest = history::digest();
@@ -175,6 +199,20 @@ fn here(asked: &Asked) -> ExitCode {
         virtual_time.as_secs_f64()
     );
     ExitCode::SUCCESS
+}
+
+/// Runs one simulation in a process of the system of its own.
+fn apart(seed: u64, asked: &Asked) -> bool {
+    let me = std::env::current_exe().expect("a program knows where it is");
+    let mut one = Command::new(me);
+    one.args(["--jobs", "1", "--alone", "--seeds", &format!("{seed}..{}", seed + 1)]).stdout(Stdio::null());
+    if asked.twice {
+        one.arg("--digest");
+    }
+    if let Some(processes) = asked.processes {
+        one.args(["--processes", &processes.to_string()]);
+    }
+    one.status().is_ok_and(|status| status.success())
 }
 
 /// Says what broke, how it came to that, and how to see it again.

@@ -1,6 +1,6 @@
 //! The network: what may become of a message between a process and a server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub struct Network {
     pub servers: Vec<Arc<Server>>,
     delay_ns: u64,
     gap_ns: u64,
+    gaps: u8,
     loss: u32,
     twice: u32,
     state: Mutex<Weather>,
@@ -37,6 +38,8 @@ struct Weather {
     lossy_until: u64,
     /// Until when messages take up to so long.
     slow: (u64, u64),
+    /// By process: until when answers of the first server take so much longer, and those of the others.
+    late: BTreeMap<usize, (u64, u64, u64)>,
 }
 
 /// What becomes of an exchange.
@@ -59,11 +62,13 @@ impl Network {
             cut_from: BTreeSet::new(),
             lossy_until: 0,
             slow: (0, 0),
+            late: BTreeMap::new(),
         };
         Arc::new(Network {
             servers,
             delay_ns: plan.delay_ns,
             gap_ns: plan.gap_ns,
+            gaps: plan.gaps,
             loss: plan.faults.loss,
             twice: plan.faults.twice,
             state: Mutex::new(weather),
@@ -100,6 +105,11 @@ impl Network {
         self.state.lock().unwrap().slow = (moment, longest_ns);
     }
 
+    /// Has answers of the first server to a process take so much longer until a moment, and those of the others.
+    pub fn late_until(&self, process: usize, moment: u64, first_ns: u64, others_ns: u64) {
+        self.state.lock().unwrap().late.insert(process, (moment, first_ns, others_ns));
+    }
+
     /// Returns whether a process has heard that a connection was closed by its server's end.
     fn is_closed(&self, process: usize, Connection { server, life, .. }: Connection) -> bool {
         let weather = self.state.lock().unwrap();
@@ -111,7 +121,11 @@ impl Network {
     fn fate(&self, process: usize, server: usize, commands: usize) -> Fate {
         let now = sim::now();
         let mut weather = self.state.lock().unwrap();
-        let Weather { random, cut_to, cut_from, lossy_until, slow, .. } = &mut *weather;
+        let Weather { random, cut_to, cut_from, lossy_until, slow, late, .. } = &mut *weather;
+        let late_ns = late
+            .get(&process)
+            .filter(|(until, ..)| *until > now)
+            .map_or(0, |(_, first, others)| if server == 0 { *first } else { *others });
         let way = |random: &mut Rng| {
             let usual = random.u64(self.delay_ns / 10..=self.delay_ns);
             if slow.0 > now { usual + random.u64(..=slow.1) } else { usual }
@@ -120,11 +134,12 @@ impl Network {
         let lost = |random: &mut Rng| is_lossy && random.u32(..1_000) < self.loss;
         let (is_lost, is_unheard, is_torn) = (lost(random), lost(random), lost(random));
         let there_ns = (!is_lost && !cut_to.contains(&(process, server))).then(|| way(random));
-        let back_ns = (!is_unheard && !is_torn && !cut_from.contains(&(process, server))).then(|| way(random));
+        let back_ns =
+            (!is_unheard && !is_torn && !cut_from.contains(&(process, server))).then(|| late_ns + way(random));
         let reaches = if is_torn { random.usize(..commands) } else { commands };
         // Of one write, a server reads what has arrived, and others' commands come in between.
         let gaps_ns = (0..commands)
-            .map(|at| if at > 0 && random.u8(..8) == 0 { random.u64(..=self.gap_ns) } else { 0 })
+            .map(|at| if at > 0 && random.u8(..8) < self.gaps { random.u64(..=self.gap_ns) } else { 0 })
             .collect();
         let again_ns =
             (0..commands).map(|_| (random.u32(..1_000) < self.twice).then(|| random.u64(..500 * MS))).collect();

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use larder::LostTrust;
 use larder::sim;
 
 use crate::history::note;
 use crate::plan::{MS, Plan};
+use crate::run::SHORT_LEASE;
 
 /// What clocks and deadlines may round: they count milliseconds.
 const ROUNDING_NS: u64 = 3 * MS;
@@ -26,6 +29,7 @@ const LONGEST_WAIT_NS: u64 = 5_000 * MS;
 pub enum What {
     Key(u32),
     Group(u32),
+    Cache(u32),
     All,
 }
 
@@ -39,6 +43,8 @@ struct Version {
     made: u64,
     /// The same for its key, as far as other processes go: a write may wait.
     reached: u64,
+    /// When its time may have begun at the latest; `None` if nobody knows.
+    handed_in: Option<u64>,
 }
 
 /// Something that makes older values dead, or stale.
@@ -51,6 +57,8 @@ struct Move {
     /// From when on it was known to be acknowledged.
     acknowledged: Option<u64>,
     kills: bool,
+    /// Whether other processes are told.
+    told: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +84,8 @@ struct Truth {
     disturbed: Vec<u64>,
     /// When a server lost something last.
     lost: u64,
+    /// Until when the leases of processes that have died may stand.
+    orphaned: u64,
     /// By counter: what was added in all, and what it was acknowledged to be since a server lost something.
     counters: BTreeMap<u32, (u64, BTreeMap<u64, u64>)>,
     pub counts: Counts,
@@ -107,8 +117,7 @@ pub fn groups_of(plan: &Plan, key: u32) -> Vec<u32> {
 
 impl Oracle {
     pub fn new(plan: &Plan) -> Oracle {
-        let truth = Truth { disturbed: vec![0; plan.processes], ..Truth::default() };
-        Oracle { plan: plan.clone(), truth: Mutex::new(truth) }
+        Oracle { plan: plan.clone(), truth: Mutex::default() }
     }
 
     pub fn counts(&self) -> Counts {
@@ -116,6 +125,23 @@ impl Oracle {
     }
 
     // ---- What happens ----
+
+    /// Notes that a process starts, the next one by number.
+    pub fn joins(&self, process: usize) {
+        let mut truth = self.truth.lock().unwrap();
+        // A cut may be of the ways that are its own now.
+        let hindered = truth.disturbed.iter().copied().max().unwrap_or_default();
+        truth.disturbed.resize(process + 1, hindered);
+    }
+
+    /// Notes that a process has died: what it was loading, nobody loads any more, and what it was writing may arrive yet.
+    pub fn dies(&self, process: usize) {
+        let lease = self.slowest((SHORT_LEASE + Duration::from_secs(1)).as_nanos() as u64);
+        let mut truth = self.truth.lock().unwrap();
+        let now = sim::now();
+        truth.orphaned = now + lease + self.settle_ns();
+        truth.loads.retain(|_, load| load.process != process);
+    }
 
     /// Notes that a process, or each, is hindered until a moment.
     pub fn disturbed(&self, process: Option<usize>, until: u64) {
@@ -149,7 +175,7 @@ impl Oracle {
 
     fn makes(&self, process: usize, key: u32, made: u64) -> u64 {
         let mut truth = self.truth.lock().unwrap();
-        truth.versions.push(Version { key, process, made, reached: made });
+        truth.versions.push(Version { key, process, made, reached: made, handed_in: None });
         truth.versions.len() as u64 - 1
     }
 
@@ -162,11 +188,16 @@ impl Oracle {
         version.reached = if waits { u64::MAX } else { now };
     }
 
-    /// Notes that an invalidation begins now.
-    pub fn moves(&self, process: usize, what: What, kills: bool) -> usize {
+    /// Notes that the call that made a value has ended: its time has begun by now.
+    pub fn handed_in(&self, version: u64) {
+        self.truth.lock().unwrap().versions[version as usize].handed_in = Some(sim::now());
+    }
+
+    /// Notes that an invalidation begins now, and whether it is one that other processes are told of.
+    pub fn moves(&self, process: usize, what: What, kills: bool, told: bool) -> usize {
         let mut truth = self.truth.lock().unwrap();
         let number = truth.moves.len();
-        truth.moves.push(Move { process, began: sim::now(), returned: None, acknowledged: None, kills });
+        truth.moves.push(Move { process, began: sim::now(), returned: None, acknowledged: None, kills, told });
         truth.by_what.entry(what).or_default().push(number);
         truth.counts.moves += 1;
         number
@@ -236,6 +267,8 @@ impl Oracle {
                 })
             })
         });
+        // The lease of one that has died holds others up until they give up on it, each for itself.
+        let is_orphaned = other.called <= truth.orphaned;
         let since = other.called.saturating_sub(settle);
         let was_lost = truth.lost >= since && truth.lost > 0;
         let were_disturbed = |process: usize| truth.disturbed[process] >= since && truth.disturbed[process] > 0;
@@ -245,6 +278,7 @@ impl Oracle {
         }
         is_fenced
             || was_lost
+            || is_orphaned
             || were_disturbed(process)
             || were_disturbed(other.process)
             || now - other.began >= LONGEST_WAIT_NS
@@ -262,6 +296,15 @@ impl Oracle {
             sim::fail(&format!("process {process} reads of key {key} what nobody has written: {value:?}"))
         };
         let mut why = None;
+        let over = known.handed_in.and_then(|then| Some(then + self.longest_life_ns()?));
+        if over.is_some_and(|over| began > over) {
+            why = Some(format!(
+                "process {process} reads of key {key} the value {version}, handed in at {:?} ns, in a call from {:.3} ms on: \
+                 past its hard deadline",
+                known.handed_in,
+                began as f64 / 1e6
+            ));
+        }
         for what in self.concerning(key) {
             let Some(moves) = truth.by_what.get(&what) else { continue };
             for moved in moves.iter().map(|number| &truth.moves[*number]).filter(|moved| moved.kills) {
@@ -297,9 +340,13 @@ impl Oracle {
         if moved.process == process {
             return (moved.returned, "whoever invalidates knows at once");
         }
-        let Some(acknowledged) = moved.acknowledged else { return (None, "") };
+        let Some(acknowledged) = moved.acknowledged.filter(|_| moved.told) else { return (None, "") };
         let trusted = acknowledged + self.trust_ns();
-        let was_disturbed = truth.disturbed[process] > 0 && truth.disturbed[process] + self.settle_ns() >= acknowledged;
+        let disturbed = truth.disturbed[process];
+        let was_disturbed = disturbed > 0 && disturbed + self.settle_ns() >= acknowledged;
+        if was_disturbed && self.plan.on_lost_trust == LostTrust::ServeStale {
+            return (Some(trusted.max(disturbed + self.settle_ns())), "a process that hears of the journal again");
+        }
         if was_disturbed || began > trusted {
             return (Some(trusted), "trust");
         }
@@ -309,6 +356,17 @@ impl Oracle {
     /// Returns how long the trust lease may last on the slowest clock.
     fn trust_ns(&self) -> u64 {
         self.slowest(self.plan.trust.as_nanos() as u64) + ROUNDING_NS
+    }
+
+    /// Returns how long after the call that made it a value may live; `None` if that is not known.
+    fn longest_life_ns(&self) -> Option<u64> {
+        let hard = self.plan.hard_ttl?;
+        let local = self.slowest(hard.as_nanos() as u64) + ROUNDING_NS;
+        // By the store's clock, which begins with the arrival of a value and counts whole seconds, the shorter are over at once.
+        if hard < Duration::from_secs(1) {
+            return Some(local);
+        }
+        self.plan.behind.is_none().then(|| local + self.settle_ns() + 1_000 * MS)
     }
 
     /// Returns how late a connected process may know.
@@ -331,7 +389,7 @@ impl Oracle {
 
     fn concerning(&self, key: u32) -> impl Iterator<Item = What> {
         let groups = groups_of(&self.plan, key).into_iter().map(What::Group);
-        [What::Key(key), What::All].into_iter().chain(groups)
+        [What::Key(key), What::Cache(key % self.plan.caches), What::All].into_iter().chain(groups)
     }
 
     /// Promise 5: a call has ended.
@@ -343,7 +401,9 @@ impl Oracle {
         let took = sim::now() - began;
         // Where answers may come later than exchanges last, an answer that brings a lease is lost as by a fault.
         let slowest = 2 * (self.plan.delay_ns + self.plan.gap_ns);
-        let calm = self.plan.faults.every_ns.is_none() && u128::from(slowest) < self.plan.timeout.as_nanos();
+        let calm = self.plan.faults.every_ns.is_none()
+            && self.plan.gaps == 1
+            && u128::from(slowest) < self.plan.timeout.as_nanos();
         let longest = if calm { LONGEST_CALL_NS } else { LONGEST_HINDERED_CALL_NS };
         if took > longest + hindered {
             sim::fail(&format!("process {process}: `{what}` took {:.3} ms", took as f64 / 1e6));

@@ -9,9 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use crate::theme::Theme;
+
 /// A change that breaks something.
 struct Planted {
     name: &'static str,
+    /// What the plans are about that it is looked for with.
+    theme: Theme,
     what: &'static str,
     edits: &'static [Edit],
 }
@@ -30,6 +34,7 @@ const fn edit(file: &'static str, find: &'static str, replace: &'static str) -> 
 const PLANTED: &[Planted] = &[
     Planted {
         name: "R1",
+        theme: Theme::Keys,
         what: "removals are announced before they are done",
         edits: &[
             edit(
@@ -52,6 +57,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R2-after",
+        theme: Theme::Bumps,
         what: "a bump has no entry behind its token",
         edits: &[edit(
             "src/broadcast/announce.rs",
@@ -61,6 +67,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R2-before",
+        theme: Theme::Late,
         what: "a bump has no entry before its token",
         edits: &[
             edit(
@@ -77,6 +84,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R3",
+        theme: Theme::Bumps,
         what: "a group gets the same token each time",
         edits: &[edit(
             "src/broadcast/announce.rs",
@@ -86,6 +94,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R4-bump",
+        theme: Theme::Bumps,
         what: "a bump is not done again once it is acknowledged",
         edits: &[
             edit(
@@ -112,6 +121,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R4-remove",
+        theme: Theme::Keys,
         what: "a removal is not done again once it is acknowledged",
         edits: &[edit(
             "src/tiered/remove.rs",
@@ -124,6 +134,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R5-moved",
+        theme: Theme::Bumps,
         what: "a token is kept though its group moved while it was read",
         edits: &[edit(
             "src/remote/tokens.rs",
@@ -133,6 +144,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R5-trust",
+        theme: Theme::Trust,
         what: "known tokens are used without trust",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -142,6 +154,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R6-born",
+        theme: Theme::Bumps,
         what: "a copy is as young as its arrival",
         edits: &[edit(
             "src/claim.rs",
@@ -153,6 +166,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R6-key",
+        theme: Theme::Keys,
         what: "news of a key find its entry, not who is about to fill it",
         edits: &[edit(
             "src/shard/state.rs",
@@ -165,6 +179,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R7",
+        theme: Theme::Late,
         what: "groups named late are recorded as those named early",
         edits: &[edit(
             "src/tiered/write.rs",
@@ -179,15 +194,17 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R8-command",
+        theme: Theme::Restarts,
         what: "a version is good on every connection, in another life of the server too",
         edits: &[edit(
-            "tests/sim/network.rs",
+            "tests/sim/src/network.rs",
             "is_none_or(|cas| cas.connection == id)",
             "is_none_or(|cas| cas.connection == id || HERE)",
         )],
     },
     Planted {
         name: "R8-journal",
+        theme: Theme::Restarts,
         what: "the journal's version is compared across connections",
         edits: &[edit(
             "src/broadcast/follower.rs",
@@ -198,6 +215,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R9",
+        theme: Theme::Keys,
         what: "values are set whatever is there",
         edits: &[edit(
             "src/tiered/write.rs",
@@ -207,6 +225,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R10-bump",
+        theme: Theme::Losses,
         what: "a resync leaves local entries alive",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -219,6 +238,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R10-tokens",
+        theme: Theme::Losses,
         what: "a resync keeps the tokens it knows",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -231,6 +251,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R11",
+        theme: Theme::Mix,
         what: "a removal leaves queued writes in their queue",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -240,6 +261,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R12-key",
+        theme: Theme::Debts,
         what: "a key that is owed a deletion is read",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -249,6 +271,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "R12-group",
+        theme: Theme::Debts,
         what: "a group that is owed a bump is judged by its token",
         edits: &[
             edit("src/namespace/core.rs", "tokens.hard.filter(|_| !hard)", "tokens.hard.filter(|_| !hard || HERE)"),
@@ -261,6 +284,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "trust-late",
+        theme: Theme::Trust,
         what: "trust reaches from the answer, not from the request",
         edits: &[edit(
             "src/broadcast/trust.rs",
@@ -271,6 +295,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "trust-early",
+        theme: Theme::Trust,
         what: "trust is extended before the news are applied",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -285,6 +310,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "trust-unchecked",
+        theme: Theme::Trust,
         what: "local hits do not ask for trust",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -294,6 +320,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "lease",
+        theme: Theme::Mix,
         what: "who finds another's lease loads all the same",
         edits: &[edit(
             "src/tiered/consult.rs",
@@ -304,6 +331,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "purged",
+        theme: Theme::Mix,
         what: "a key whose queued write was purged is read before its deletion",
         edits: &[edit(
             "src/broadcast/behind.rs",
@@ -313,6 +341,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "overtaken",
+        theme: Theme::Mix,
         what: "a load that news have overtaken is sent",
         edits: &[edit(
             "src/tiered/write.rs",
@@ -322,6 +351,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "clear",
+        theme: Theme::Mix,
         what: "a clear moves nothing in this process",
         edits: &[edit(
             "src/namespace/core.rs",
@@ -334,6 +364,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "join",
+        theme: Theme::Mix,
         what: "who comes after an invalidation takes what a load from before it brings",
         edits: &[edit(
             "src/flight.rs",
@@ -343,6 +374,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "weight",
+        theme: Theme::Mix,
         what: "an entry that is evicted gives back more than it weighs",
         edits: &[edit(
             "src/budget.rs",
@@ -353,6 +385,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "wake",
+        theme: Theme::Mix,
         what: "a landing wakes nobody",
         edits: &[edit(
             "src/flight.rs",
@@ -382,25 +415,30 @@ pub fn main(names: &[String], seeds: u64) -> ExitCode {
         }
     };
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| chosen == name);
-    println!("| planted | what it does | found by | seeds |\n|---|---|---|---|");
+    println!("| planted | what it does | found by | seed | tried |\n|---|---|---|---|---|");
     let mut missed = 0;
     for bug in PLANTED.iter().filter(|bug| is_chosen(bug.name)) {
-        let (by, after) = hunt(&program, bug.name, seeds);
-        missed += usize::from(after.is_none());
-        let after = after.map_or(format!("none of {seeds}"), |after| after.to_string());
-        println!("| {} | {} | {by} | {after} |", bug.name, bug.what);
+        let (by, seed) = hunt(&program, bug, seeds);
+        missed += usize::from(seed.is_none());
+        let tried = (0..seed.map_or(seeds, |seed| seed + 1)).filter(|seed| Theme::of(*seed) == bug.theme).count();
+        let seed = seed.map_or("none".to_owned(), |seed| seed.to_string());
+        println!("| {} | {} | {by} | {seed} | {tried} of {:?} |", bug.name, bug.what, bug.theme);
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Returns what the simulation with a bug failed on, and after how many seeds.
-fn hunt(program: &Path, name: &str, seeds: u64) -> (String, Option<u64>) {
+/// Returns what the simulation with a bug failed on, and with which seed.
+fn hunt(program: &Path, bug: &Planted, seeds: u64) -> (String, Option<u64>) {
     let seeds = format!("0..{seeds}");
-    let ran = Command::new(program).args(["--jobs", "1", "--seeds", &seeds]).env("LARDER_PLANTED", name).output();
+    let theme = format!("{:?}", bug.theme);
+    let ran = Command::new(program)
+        .args(["--jobs", "1", "--seeds", &seeds, "--theme", &theme])
+        .env("LARDER_PLANTED", bug.name)
+        .output();
     let text = ran.map_or_else(|error| error.to_string(), |ran| String::from_utf8_lossy(&ran.stderr).into_owned());
     let verdict = text.lines().find_map(|line| line.strip_prefix("larder-sim: seed ")?.split_once(" FAILED: "));
     match verdict {
-        Some((seed, why)) => (check_of(why), seed.parse::<u64>().ok().map(|seed| seed + 1)),
+        Some((seed, why)) => (check_of(why), seed.parse().ok()),
         None => ("**nothing**".to_owned(), None),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use fastrand::Rng;
 use larder::sim::{self, Bell, Delay};
-use larder::{Added, Batch, Bump, EntryOptions, Load, Lookup, Namespace, Receipt, TieredCache, Write};
+use larder::{Added, Announce, Batch, Bump, EntryOptions, Load, Lookup, Namespace, Receipt, TieredCache, Write};
 
 use crate::history::note;
 use crate::oracle::{Oracle, What, groups_of, value_of, version_of};
@@ -29,13 +29,17 @@ pub struct Worker {
     pub plan: Plan,
     pub oracle: Arc<Oracle>,
     pub namespace: Namespace,
-    pub cache: Cache,
+    pub caches: Vec<Cache>,
     pub over: Arc<AtomicBool>,
     /// Whether nothing goes wrong any more.
     pub calm: Arc<AtomicBool>,
+    /// When somebody, in whichever process, may invalidate something again.
+    pub next_move: Arc<AtomicU64>,
     pub random: Rng,
     /// When the present call began.
     pub called: u64,
+    /// The values that it has made.
+    pub made: Arc<Mutex<Vec<u64>>>,
     /// What was pending, and the write that it stands for, if it is one.
     pub open: Vec<(Receipt, usize, Option<u64>)>,
 }
@@ -62,6 +66,7 @@ struct Shared {
     process: usize,
     /// When the call began.
     called: u64,
+    made: Arc<Mutex<Vec<u64>>>,
     plan: Plan,
     oracle: Arc<Oracle>,
 }
@@ -86,8 +91,17 @@ impl Shared {
     fn begin(&self, key: u32) -> (Loading<'_>, u64) {
         let number = self.oracle.load_begins(self.process, key, self.called);
         let version = self.oracle.loads(self.process, key);
+        self.made.lock().unwrap().push(version);
         note(Some(self.process), format!("begins to load {key}: version {version}"));
         (Loading { worker: self, number }, version)
+    }
+
+    fn options(&self, key: u32) -> EntryOptions {
+        let options = EntryOptions::new().groups(self.names(key));
+        match self.plan.hard_ttl.filter(|_| self.plan.own_ttl) {
+            Some(ttl) => options.hard_ttl(ttl),
+            None => options,
+        }
     }
 
     fn names(&self, key: u32) -> Vec<String> {
@@ -105,6 +119,7 @@ impl Shared {
 
     fn load(&self, key: u32, load: &Load<Vec<u8>>, course: Course) -> Result<Vec<u8>, Failed> {
         let (_loading, version) = self.begin(key);
+        self.look_at_stale(key, load);
         if course.early {
             load.groups(self.names(key));
         }
@@ -115,6 +130,7 @@ impl Shared {
 
     async fn load_async(self, key: u32, load: Load<Vec<u8>>, course: Course) -> Result<Vec<u8>, Failed> {
         let (_loading, version) = self.begin(key);
+        self.look_at_stale(key, &load);
         if course.early {
             load.groups(self.names(key));
         }
@@ -123,7 +139,17 @@ impl Shared {
         self.end(key, version, course.ends)
     }
 
+    /// What a load is to refresh is no older than what a read may find.
+    fn look_at_stale(&self, key: u32, load: &Load<Vec<u8>>) {
+        if let Some(stale) = load.stale() {
+            self.oracle.read(self.process, key, Some(stale), self.called);
+        }
+    }
+
     fn name_late(&self, key: u32, load: &Load<Vec<u8>>, course: Course) {
+        if let Some(ttl) = self.plan.hard_ttl.filter(|_| self.plan.own_ttl) {
+            load.hard_ttl(ttl);
+        }
         if !course.early {
             load.groups(self.names(key));
         }
@@ -138,7 +164,7 @@ impl Worker {
     pub fn work(mut self) {
         while !self.over.load(Ordering::Relaxed) {
             sim::sleep_until(sim::now() + self.random.u64(..self.plan.pause_ns));
-            let verb = self.plan.verbs.pick(&mut self.random);
+            let verb = self.pick();
             let key = self.random.u32(..self.plan.keys);
             self.call(verb, key);
             self.look_at_receipts();
@@ -147,28 +173,46 @@ impl Worker {
         self.conclude();
     }
 
+    fn pick(&mut self) -> Verb {
+        let calm_ns = self.plan.calm_ns;
+        if calm_ns == 0 {
+            return self.plan.verbs.pick(&mut self.random, true);
+        }
+        let now = sim::now();
+        let verb = self.plan.verbs.pick(&mut self.random, self.next_move.load(Ordering::Relaxed) <= now);
+        if verb.moves() {
+            self.next_move.store(now + self.random.u64(..2 * calm_ns), Ordering::Relaxed);
+        }
+        verb
+    }
+
     fn call(&mut self, verb: Verb, key: u32) {
         let began = sim::now();
         self.called = began;
         note(Some(self.process), format!("{verb:?} {key}"));
+        self.carry_out(verb, key, began);
+        self.made.lock().unwrap().drain(..).for_each(|version| self.oracle.handed_in(version));
+        self.oracle.ends(self.process, &format!("{verb:?} {key}"), began);
+    }
+
+    fn carry_out(&mut self, verb: Verb, key: u32, began: u64) {
+        let cache = self.cache(key).clone();
         match verb {
             Verb::Get => {
-                let value =
-                    if self.random.bool() { self.cache.get(&key) } else { self.drive(self.cache.get_async(&key)) };
+                let value = if self.random.bool() { cache.get(&key) } else { self.drive(cache.get_async(&key)) };
                 self.read(key, value.as_deref(), began);
             }
             Verb::Peek => {
-                let value = self.cache.local().get(&key);
+                let value = cache.local().get(&key);
                 self.read(key, value.as_deref(), began);
             }
             Verb::GetMany => {
                 let keys = self.some_keys(key);
-                let values = self.cache.get_many(&keys);
+                let values = cache.get_many(&keys);
                 keys.iter().zip(values).for_each(|(key, value)| self.read(*key, value.as_deref(), began));
             }
             Verb::Load => {
                 let (shared, course) = (self.shared(), self.course());
-                let cache = self.cache.clone();
                 let loaded = quietly(|| cache.get_or_load(&key, |load| shared.load(key, &load, course)));
                 self.read(key, loaded.and_then(Result::ok).as_deref(), began);
             }
@@ -176,7 +220,6 @@ impl Worker {
             Verb::LoadMany => self.load_many(key, began),
             Verb::Claim => self.claim(key, began),
             Verb::Insert => self.write(key, true, |worker, key, value, options| {
-                let cache = worker.cache.clone();
                 Some(if worker.random.bool() {
                     cache.insert_with(key, value, options)
                 } else {
@@ -185,46 +228,48 @@ impl Worker {
             }),
             Verb::Add => {
                 // Where it is overtaken by an invalidation, it leaves a load alone that has begun before it.
-                self.write(key, false, |worker, key, value, options| match worker.cache.add_with(key, value, options) {
-                    Added::Stored(write) => Some(write),
-                    Added::Present => None,
+                self.write(key, false, |worker, key, value, options| {
+                    match worker.cache(key).add_with(key, value, options) {
+                        Added::Stored(write) => Some(write),
+                        Added::Present => None,
+                    }
                 })
             }
             Verb::Update => self.update(key, began),
             Verb::Remove => {
-                let number = self.oracle.moves(self.process, What::Key(key), true);
-                let bump = if self.random.bool() {
-                    self.cache.remove(&key)
-                } else {
-                    self.drive(self.cache.remove_async(&key))
-                };
+                let is_told = self.plan.announce != Announce::Groups;
+                let number = self.oracle.moves(self.process, What::Key(key), true, is_told);
+                let bump = if self.random.bool() { cache.remove(&key) } else { self.drive(cache.remove_async(&key)) };
                 self.moved(number, bump);
             }
             Verb::Expire => {
-                let number = self.oracle.moves(self.process, What::Key(key), false);
-                let bump = self.cache.expire(&key);
+                let is_told = self.plan.announce != Announce::Groups;
+                let number = self.oracle.moves(self.process, What::Key(key), false, is_told);
+                let bump = cache.expire(&key);
                 self.moved(number, bump);
             }
             Verb::Bump => {
                 let group = self.random.u32(..self.plan.groups);
                 note(Some(self.process), format!("bumps group {group}"));
-                let number = self.oracle.moves(self.process, What::Group(group), true);
+                let number = self.oracle.moves(self.process, What::Group(group), true, true);
                 let bump = if self.random.bool() {
                     self.namespace.invalidate_group(&group_name(group))
                 } else {
-                    self.drive(self.cache.invalidate_group_async(&group_name(group)))
+                    self.drive(cache.invalidate_group_async(&group_name(group)))
                 };
                 self.moved(number, bump);
             }
             Verb::BumpSoft => {
                 let group = self.random.u32(..self.plan.groups);
-                let number = self.oracle.moves(self.process, What::Group(group), false);
-                let bump = self.cache.expire_group(&group_name(group));
+                let number = self.oracle.moves(self.process, What::Group(group), false, true);
+                let bump = cache.expire_group(&group_name(group));
                 self.moved(number, bump);
             }
             Verb::Clear => {
-                let number = self.oracle.moves(self.process, What::All, true);
-                let bump = if self.random.bool() { self.cache.clear() } else { self.namespace.clear() };
+                let is_of_one = self.random.bool();
+                let what = if is_of_one { What::Cache(key % self.plan.caches) } else { What::All };
+                let number = self.oracle.moves(self.process, what, true, true);
+                let bump = if is_of_one { cache.clear() } else { self.namespace.clear() };
                 self.moved(number, bump);
             }
             Verb::Count => {
@@ -235,11 +280,10 @@ impl Worker {
                 }
             }
         }
-        self.oracle.ends(self.process, &format!("{verb:?} {key}"), began);
     }
 
     fn load_async(&mut self, key: u32, began: u64) {
-        let (shared, course, cache) = (self.shared(), self.course(), self.cache.clone());
+        let (shared, course, cache) = (self.shared(), self.course(), self.cache(key).clone());
         // Some are given up half-way, which frees what they hold.
         let patience = (self.random.u8(..4) == 0).then(|| self.random.u64(..2 * self.plan.load_ns));
         let load = cache.get_or_load_async(&key, |load| shared.load_async(key, load, course));
@@ -248,11 +292,15 @@ impl Worker {
     }
 
     fn load_many(&mut self, key: u32, began: u64) {
-        let (shared, course, keys, cache) = (self.shared(), self.course(), self.some_keys(key), self.cache.clone());
+        let (shared, course, keys, cache) =
+            (self.shared(), self.course(), self.some_keys(key), self.cache(key).clone());
         let loader = |batch: Batch<u32, Vec<u8>>| {
             let keys: Vec<u32> = batch.keys().copied().collect();
             let begun: Vec<_> = keys.iter().map(|key| shared.begin(*key)).collect();
             let name = |late| {
+                if let Some(ttl) = self.plan.hard_ttl.filter(|_| self.plan.own_ttl) {
+                    batch.iter().for_each(|(_, load)| load.hard_ttl(ttl));
+                }
                 if course.early != late {
                     batch.iter().for_each(|(key, load)| load.groups(shared.names(*key)));
                 }
@@ -274,9 +322,9 @@ impl Worker {
     fn claim(&mut self, key: u32, began: u64) {
         let wait = self.random.bool();
         let found = if wait {
-            self.cache.lookup_wait(&key, Duration::from_nanos(self.plan.load_ns))
+            self.cache(key).lookup_wait(&key, Duration::from_nanos(self.plan.load_ns))
         } else {
-            self.cache.lookup(&key)
+            self.cache(key).lookup(&key)
         };
         let claim = match found {
             Lookup::Fresh(value) | Lookup::Stale { value, claim: None } => {
@@ -293,8 +341,7 @@ impl Worker {
         let (loading, version) = shared.begin(key);
         sim::sleep_until(sim::now() + course.takes);
         let value = value_of(key, version);
-        let filled = (course.ends == Ending::Brings)
-            .then(|| claim.fill_with(value, EntryOptions::new().groups(shared.names(key))).is_stored());
+        let filled = (course.ends == Ending::Brings).then(|| claim.fill_with(value, shared.options(key)).is_stored());
         note(Some(self.process), format!("fills {key}: version {version}, stored: {filled:?}"));
         drop(loading);
     }
@@ -307,8 +354,9 @@ impl Worker {
         write: impl FnOnce(&mut Worker, u32, Vec<u8>, EntryOptions) -> Option<Write>,
     ) {
         let version = self.oracle.writes(self.process, key);
-        let number = self.oracle.moves(self.process, What::Key(key), kills);
-        let options = EntryOptions::new().groups(self.shared().names(key));
+        self.made.lock().unwrap().push(version);
+        let number = self.oracle.moves(self.process, What::Key(key), kills, self.plan.announce == Announce::All);
+        let options = self.shared().options(key);
         let written = write(self, key, value_of(key, version), options);
         note(Some(self.process), format!("wrote {key}: version {version}, {}", named(written.as_ref())));
         let (acknowledged, receipt) = match written {
@@ -328,14 +376,16 @@ impl Worker {
     }
 
     fn update(&mut self, key: u32, began: u64) {
-        let number = self.oracle.moves(self.process, What::Key(key), true);
-        let made = std::sync::Mutex::new(Vec::new());
-        let updated = self.cache.update(&key, |_| {
+        let number = self.oracle.moves(self.process, What::Key(key), true, self.plan.announce == Announce::All);
+        let made = Mutex::new(Vec::new());
+        let updated = self.cache(key).update(&key, |old| {
+            self.oracle.read(self.process, key, Some(old), began);
             let version = self.oracle.writes(self.process, key);
             made.lock().unwrap().push(version);
             value_of(key, version)
         });
         let made = made.into_inner().unwrap_or_default();
+        // How long it lives is what the old one's time was, or the cache's.
         made.iter().for_each(|version| self.oracle.wrote(*version, true));
         if updated.is_none() {
             self.oracle.moved_nothing(number);
@@ -374,9 +424,11 @@ impl Worker {
 
     /// Promise 6, as far as it shows from outside.
     fn check_caps(&self) {
-        let (weight, capacity) = (self.cache.local().weight(), self.cache.local().capacity());
-        if weight > capacity {
-            self.oracle.fail(self.process, &format!("a weight of {weight} is above the capacity of {capacity}"));
+        for cache in &self.caches {
+            let (weight, capacity) = (cache.local().weight(), cache.local().capacity());
+            if weight > capacity {
+                self.oracle.fail(self.process, &format!("a weight of {weight} is above the capacity of {capacity}"));
+            }
         }
         let health = self.namespace.health();
         let owed = health.pending_bumps + health.pending_deletions;
@@ -412,7 +464,12 @@ impl Worker {
     // ---- Choices ----
 
     fn shared(&self) -> Shared {
-        Shared { process: self.process, called: self.called, plan: self.plan.clone(), oracle: self.oracle.clone() }
+        let Worker { process, called, ref made, ref plan, ref oracle, .. } = *self;
+        Shared { process, called, made: made.clone(), plan: plan.clone(), oracle: oracle.clone() }
+    }
+
+    fn cache(&self, key: u32) -> &Cache {
+        &self.caches[(key % self.plan.caches) as usize]
     }
 
     fn course(&mut self) -> Course {
@@ -424,11 +481,14 @@ impl Worker {
         };
         // A few take as long as a lease of trust, or longer.
         let longest = if self.random.u8(..20) == 0 { 2 * self.plan.trust.as_nanos() as u64 } else { self.plan.load_ns };
-        Course { takes: self.random.u64(..longest), early: self.random.bool(), ends }
+        Course { takes: self.random.u64(..longest), early: self.random.u8(..8) >= self.plan.late, ends }
     }
 
+    /// Returns keys of one cache.
     fn some_keys(&mut self, first: u32) -> Vec<u32> {
-        (0..self.random.u32(1..5)).map(|step| (first + step) % self.plan.keys).collect()
+        let Plan { keys, caches, .. } = self.plan;
+        let steps = 0..self.random.u32(1..5);
+        steps.map(|step| (first + step * caches) % keys).filter(|key| key % caches == first % caches).collect()
     }
 
     fn drive<F: Future>(&self, future: F) -> F::Output {
