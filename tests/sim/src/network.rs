@@ -138,8 +138,9 @@ impl Network {
             (!is_unheard && !is_torn && !cut_from.contains(&(process, server))).then(|| late_ns + way(random));
         let reaches = if is_torn { random.usize(..commands) } else { commands };
         // Of one write, a server reads what has arrived, and others' commands come in between.
+        let is_stretched = random.u8(..8) < self.gaps;
         let gaps_ns = (0..commands)
-            .map(|at| if at > 0 && random.u8(..8) < self.gaps { random.u64(..=self.gap_ns) } else { 0 })
+            .map(|at| if at > 0 && is_stretched && random.bool() { random.u64(..=self.gap_ns) } else { 0 })
             .collect();
         let again_ns =
             (0..commands).map(|_| (random.u32(..1_000) < self.twice).then(|| random.u64(..500 * MS))).collect();

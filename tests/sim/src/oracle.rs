@@ -33,6 +33,16 @@ pub enum What {
     All,
 }
 
+/// What an invalidation does to older values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    Kills,
+    /// Makes them stale: they may be served.
+    Expires,
+    /// It did not take place, or nobody has to care.
+    Nothing,
+}
+
 /// A value, as it was loaded or written.
 #[derive(Clone, Debug)]
 struct Version {
@@ -56,7 +66,7 @@ struct Move {
     returned: Option<u64>,
     /// From when on it was known to be acknowledged.
     acknowledged: Option<u64>,
-    kills: bool,
+    force: Force,
     /// Whether other processes are told.
     told: bool,
 }
@@ -194,10 +204,10 @@ impl Oracle {
     }
 
     /// Notes that an invalidation begins now, and whether it is one that other processes are told of.
-    pub fn moves(&self, process: usize, what: What, kills: bool, told: bool) -> usize {
+    pub fn moves(&self, process: usize, what: What, force: Force, told: bool) -> usize {
         let mut truth = self.truth.lock().unwrap();
         let number = truth.moves.len();
-        truth.moves.push(Move { process, began: sim::now(), returned: None, acknowledged: None, kills, told });
+        truth.moves.push(Move { process, began: sim::now(), returned: None, acknowledged: None, force, told });
         truth.by_what.entry(what).or_default().push(number);
         truth.counts.moves += 1;
         number
@@ -225,7 +235,7 @@ impl Oracle {
     /// Takes an invalidation back, which did not take place.
     pub fn moved_nothing(&self, number: usize) {
         let mut truth = self.truth.lock().unwrap();
-        truth.moves[number].kills = false;
+        truth.moves[number].force = Force::Nothing;
     }
 
     // ---- What is promised ----
@@ -284,8 +294,17 @@ impl Oracle {
             || now - other.began >= LONGEST_WAIT_NS
     }
 
-    /// Promises 2 to 4: a value was read by a call that began at `began`.
+    /// Promises 2 to 4: a value was read by a call that began at `began`, fresh or stale.
     pub fn read(&self, process: usize, key: u32, value: Option<&[u8]>, began: u64) {
+        self.judge(process, key, value, began, &[Force::Kills]);
+    }
+
+    /// The same for a value that was said to be fresh.
+    pub fn read_fresh(&self, process: usize, key: u32, value: &[u8], began: u64) {
+        self.judge(process, key, Some(value), began, &[Force::Kills, Force::Expires]);
+    }
+
+    fn judge(&self, process: usize, key: u32, value: Option<&[u8]>, began: u64, forces: &[Force]) {
         let mut truth = self.truth.lock().unwrap();
         truth.counts.reads += 1;
         let Some(value) = value else { return };
@@ -307,7 +326,8 @@ impl Oracle {
         }
         for what in self.concerning(key) {
             let Some(moves) = truth.by_what.get(&what) else { continue };
-            for moved in moves.iter().map(|number| &truth.moves[*number]).filter(|moved| moved.kills) {
+            for moved in moves.iter().map(|number| &truth.moves[*number]).filter(|moved| forces.contains(&moved.force))
+            {
                 let is_own_key = what == What::Key(key) && moved.process == known.process;
                 let made = if matches!(what, What::Key(_)) && !is_own_key { known.reached } else { known.made };
                 if made >= moved.began {
@@ -402,7 +422,7 @@ impl Oracle {
         // Where answers may come later than exchanges last, an answer that brings a lease is lost as by a fault.
         let slowest = 2 * (self.plan.delay_ns + self.plan.gap_ns);
         let calm = self.plan.faults.every_ns.is_none()
-            && self.plan.gaps == 1
+            && self.plan.gaps <= 2
             && u128::from(slowest) < self.plan.timeout.as_nanos();
         let longest = if calm { LONGEST_CALL_NS } else { LONGEST_HINDERED_CALL_NS };
         if took > longest + hindered {

@@ -53,7 +53,7 @@ pub struct Plan {
     pub delay_ns: u64,
     /// The longest time between two commands of one write, in which others' commands are carried out.
     pub gap_ns: u64,
-    /// Between how many commands of 8 there is one.
+    /// How many writes of 8 are stretched: between half of their commands there is one.
     pub gaps: u8,
     pub faults: Faults,
     pub verbs: Verbs,
@@ -180,7 +180,7 @@ impl Plan {
             compact_at: [64 << 10, 64 << 10, 64 << 10, 28 + 24 * random.usize(8..40)][random.usize(..4)],
             delay_ns,
             gap_ns: [0, delay_ns / 10, 4 * delay_ns][random.usize(..3)],
-            gaps: 1,
+            gaps: 2,
             faults: if calm { Faults::default() } else { Faults::new(random) },
             verbs: Verbs::new(random),
             preempt: [0, 4, 40, 128][random.usize(..4)],

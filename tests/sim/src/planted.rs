@@ -350,6 +350,53 @@ const PLANTED: &[Planted] = &[
         )],
     },
     Planted {
+        name: "compacted",
+        theme: Theme::Mix,
+        what: "entries that were dropped before they were read count for nothing",
+        edits: &[edit(
+            "src/broadcast/follower.rs",
+            "else { return Moves::Lost(Lost::Dropped) };",
+            "else {
+        return if HERE { Moves::Nothing } else { Moves::Lost(Lost::Dropped) };
+    };",
+        )],
+    },
+    Planted {
+        name: "orphans",
+        theme: Theme::Deaths,
+        what: "the lease of a process that died stands",
+        edits: &[edit(
+            "src/tiered/fetch.rs",
+            "let action = Action::Get { value: true, lease, touch: None };",
+            "let longer = if HERE { 1_000 } else { 1 };
+        let action = Action::Get { value: true, lease: lease.map(|term| term * longer), touch: None };",
+        )],
+    },
+    Planted {
+        name: "hard",
+        theme: Theme::Mix,
+        what: "a value past its hard deadline is taken from the store",
+        edits: &[edit(
+            "src/tiered/fetch.rs",
+            "Some(Duration::ZERO) => None,",
+            "Some(Duration::ZERO) if !HERE => None,",
+        )],
+    },
+    Planted {
+        name: "expired",
+        theme: Theme::Mix,
+        what: "news that a group expired are not heard",
+        edits: &[edit(
+            "src/namespace/core.rs",
+            "Moved::GroupSoft(group) => self.move_group(group, Bump::Expire),",
+            "Moved::GroupSoft(group) => {
+                if !HERE {
+                    self.move_group(group, Bump::Expire);
+                }
+            }",
+        )],
+    },
+    Planted {
         name: "clear",
         theme: Theme::Mix,
         what: "a clear moves nothing in this process",

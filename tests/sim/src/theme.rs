@@ -81,9 +81,18 @@ impl Theme {
             Theme::Mix => {}
             Theme::Crowd => plan.preempt = plan.preempt.min(4),
             Theme::Deaths => {
-                plan.faults.every_ns = Some([100 * MS, 400 * MS][random.usize(..2)]);
-                plan.faults.longest_ns = 400 * MS;
-                plan.faults.kinds.push(Fault::Death);
+                if random.bool() {
+                    plan.faults.every_ns = Some([100 * MS, 400 * MS][random.usize(..2)]);
+                    plan.faults.longest_ns = 400 * MS;
+                    plan.faults.kinds.push(Fault::Death);
+                } else {
+                    // One death, or two, and time for what it leaves behind to run out.
+                    plan.concentrate(random);
+                    plan.faults = Faults::of([Fault::Death], 2_000 * MS, 400 * MS);
+                    plan.work_ns = random.u64(6_000..10_000) * MS;
+                    plan.pause_ns = 40 * MS;
+                    plan.load_ns = 200 * MS;
+                }
             }
             Theme::Bumps => {
                 plan.concentrate(random);
@@ -96,10 +105,12 @@ impl Theme {
                 plan.concentrate(random);
                 plan.spread_out(random);
                 plan.calm_ns = [20 * MS, 60 * MS][random.usize(..2)];
+                // Who has read a key's old value knows the tokens of its groups, so there is to be none, and a group of its own.
                 plan.keys = [2, 4][random.usize(..2)];
-                plan.load_ns = [20 * MS, 60 * MS][random.usize(..2)];
+                plan.groups = plan.keys;
+                plan.load_ns = [10 * MS, 40 * MS][random.usize(..2)];
                 plan.late = 7;
-                plan.verbs = Verbs(vec![(10, Bump), (10, Remove), (30, Load), (10, LoadAsync), (20, Get)]);
+                plan.verbs = Verbs(vec![(10, Bump), (10, Remove), (40, Load), (10, LoadAsync), (5, Get)]);
             }
             Theme::Keys => {
                 plan.concentrate(random);
@@ -218,7 +229,7 @@ impl Plan {
     fn spread_out(&mut self, random: &mut Rng) {
         self.delay_ns = [MS / 10, MS][random.usize(..2)];
         self.gap_ns = [10 * MS, 30 * MS][random.usize(..2)];
-        self.gaps = [2, 4][random.usize(..2)];
+        self.gaps = [3, 5][random.usize(..2)];
         self.timeout = Duration::from_millis(1_000);
     }
 }

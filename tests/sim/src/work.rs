@@ -12,7 +12,7 @@ use larder::sim::{self, Bell, Delay};
 use larder::{Added, Announce, Batch, Bump, EntryOptions, Load, Lookup, Namespace, Receipt, TieredCache, Write};
 
 use crate::history::note;
-use crate::oracle::{Oracle, What, groups_of, value_of, version_of};
+use crate::oracle::{Force, Oracle, What, groups_of, value_of, version_of};
 use crate::plan::{MS, Plan, Verb};
 
 pub type Cache = TieredCache<u32, Vec<u8>, ahash::RandomState>;
@@ -219,7 +219,7 @@ impl Worker {
             Verb::LoadAsync => self.load_async(key, began),
             Verb::LoadMany => self.load_many(key, began),
             Verb::Claim => self.claim(key, began),
-            Verb::Insert => self.write(key, true, |worker, key, value, options| {
+            Verb::Insert => self.write(key, Force::Kills, |worker, key, value, options| {
                 Some(if worker.random.bool() {
                     cache.insert_with(key, value, options)
                 } else {
@@ -228,7 +228,7 @@ impl Worker {
             }),
             Verb::Add => {
                 // Where it is overtaken by an invalidation, it leaves a load alone that has begun before it.
-                self.write(key, false, |worker, key, value, options| {
+                self.write(key, Force::Nothing, |worker, key, value, options| {
                     match worker.cache(key).add_with(key, value, options) {
                         Added::Stored(write) => Some(write),
                         Added::Present => None,
@@ -238,20 +238,20 @@ impl Worker {
             Verb::Update => self.update(key, began),
             Verb::Remove => {
                 let is_told = self.plan.announce != Announce::Groups;
-                let number = self.oracle.moves(self.process, What::Key(key), true, is_told);
+                let number = self.oracle.moves(self.process, What::Key(key), Force::Kills, is_told);
                 let bump = if self.random.bool() { cache.remove(&key) } else { self.drive(cache.remove_async(&key)) };
                 self.moved(number, bump);
             }
             Verb::Expire => {
                 let is_told = self.plan.announce != Announce::Groups;
-                let number = self.oracle.moves(self.process, What::Key(key), false, is_told);
+                let number = self.oracle.moves(self.process, What::Key(key), Force::Expires, is_told);
                 let bump = cache.expire(&key);
                 self.moved(number, bump);
             }
             Verb::Bump => {
                 let group = self.random.u32(..self.plan.groups);
                 note(Some(self.process), format!("bumps group {group}"));
-                let number = self.oracle.moves(self.process, What::Group(group), true, true);
+                let number = self.oracle.moves(self.process, What::Group(group), Force::Kills, true);
                 let bump = if self.random.bool() {
                     self.namespace.invalidate_group(&group_name(group))
                 } else {
@@ -261,14 +261,14 @@ impl Worker {
             }
             Verb::BumpSoft => {
                 let group = self.random.u32(..self.plan.groups);
-                let number = self.oracle.moves(self.process, What::Group(group), false, true);
+                let number = self.oracle.moves(self.process, What::Group(group), Force::Expires, true);
                 let bump = cache.expire_group(&group_name(group));
                 self.moved(number, bump);
             }
             Verb::Clear => {
                 let is_of_one = self.random.bool();
                 let what = if is_of_one { What::Cache(key % self.plan.caches) } else { What::All };
-                let number = self.oracle.moves(self.process, what, true, true);
+                let number = self.oracle.moves(self.process, what, Force::Kills, true);
                 let bump = if is_of_one { cache.clear() } else { self.namespace.clear() };
                 self.moved(number, bump);
             }
@@ -327,9 +327,11 @@ impl Worker {
             self.cache(key).lookup(&key)
         };
         let claim = match found {
-            Lookup::Fresh(value) | Lookup::Stale { value, claim: None } => {
+            Lookup::Fresh(value) => {
+                self.oracle.read_fresh(self.process, key, &value, began);
                 return self.read(key, Some(&value), began);
             }
+            Lookup::Stale { value, claim: None } => return self.read(key, Some(&value), began),
             Lookup::Busy => return,
             Lookup::Stale { value, claim: Some(claim) } => {
                 self.read(key, Some(&value), began);
@@ -350,12 +352,12 @@ impl Worker {
     fn write(
         &mut self,
         key: u32,
-        kills: bool,
+        force: Force,
         write: impl FnOnce(&mut Worker, u32, Vec<u8>, EntryOptions) -> Option<Write>,
     ) {
         let version = self.oracle.writes(self.process, key);
         self.made.lock().unwrap().push(version);
-        let number = self.oracle.moves(self.process, What::Key(key), kills, self.plan.announce == Announce::All);
+        let number = self.oracle.moves(self.process, What::Key(key), force, self.plan.announce == Announce::All);
         let options = self.shared().options(key);
         let written = write(self, key, value_of(key, version), options);
         note(Some(self.process), format!("wrote {key}: version {version}, {}", named(written.as_ref())));
@@ -376,7 +378,7 @@ impl Worker {
     }
 
     fn update(&mut self, key: u32, began: u64) {
-        let number = self.oracle.moves(self.process, What::Key(key), true, self.plan.announce == Announce::All);
+        let number = self.oracle.moves(self.process, What::Key(key), Force::Kills, self.plan.announce == Announce::All);
         let made = Mutex::new(Vec::new());
         let updated = self.cache(key).update(&key, |old| {
             self.oracle.read(self.process, key, Some(old), began);
