@@ -140,7 +140,11 @@ impl Oracle {
     pub fn joins(&self, process: usize) {
         let mut truth = self.truth.lock().unwrap();
         // A cut may be of the ways that are its own now.
-        let hindered = truth.disturbed.iter().copied().max().unwrap_or_default();
+        let mut hindered = truth.disturbed.iter().copied().max().unwrap_or_default();
+        if self.serves_stale() {
+            // It does not wait for its first look at the journal, which voids the loads that have begun by then.
+            hindered = hindered.max(sim::now().max(1));
+        }
         truth.disturbed.resize(process + 1, hindered);
     }
 
@@ -284,7 +288,8 @@ impl Oracle {
         let were_disturbed = |process: usize| truth.disturbed[process] >= since && truth.disturbed[process] > 0;
         if process == other.process {
             // By itself no process loads twice, unless it is so long without news that it takes its own load for overtaken.
-            return is_fenced || was_lost || (were_disturbed(process) && now - other.called >= self.trust_ns() / 2);
+            let is_without_news = self.serves_stale() || now - other.called >= self.trust_ns() / 2;
+            return is_fenced || was_lost || (were_disturbed(process) && is_without_news);
         }
         is_fenced
             || was_lost
@@ -364,7 +369,7 @@ impl Oracle {
         let trusted = acknowledged + self.trust_ns();
         let disturbed = truth.disturbed[process];
         let was_disturbed = disturbed > 0 && disturbed + self.settle_ns() >= acknowledged;
-        if was_disturbed && self.plan.on_lost_trust == LostTrust::ServeStale {
+        if was_disturbed && self.serves_stale() {
             return (Some(trusted.max(disturbed + self.settle_ns())), "a process that hears of the journal again");
         }
         if was_disturbed || began > trusted {
@@ -405,6 +410,10 @@ impl Oracle {
 
     fn slowest(&self, interval: u64) -> u64 {
         interval + interval * self.plan.drift_ppm / (1_000_000 - self.plan.drift_ppm) + 1
+    }
+
+    fn serves_stale(&self) -> bool {
+        self.plan.on_lost_trust == LostTrust::ServeStale
     }
 
     fn concerning(&self, key: u32) -> impl Iterator<Item = What> {

@@ -33,6 +33,8 @@ pub struct Plan {
     pub calm_ns: u64,
     /// The longest that a load takes as a rule.
     pub load_ns: u64,
+    /// How many loads of 40 bring nothing that is kept.
+    pub spoilt: u8,
     /// How many loads of 8 name their groups only when they end.
     pub late: u8,
     pub soft_ttl: Option<Duration>,
@@ -159,6 +161,7 @@ impl Plan {
             pause_ns: [2 * MS, 10 * MS, 40 * MS][random.usize(..3)] * share,
             calm_ns: 0,
             load_ns: [MS, 20 * MS, 200 * MS][random.usize(..3)],
+            spoilt: 4,
             late: 4,
             soft_ttl: [None, Some(Duration::from_millis(300)), Some(Duration::from_secs(2))][random.usize(..3)],
             hard_ttl: [None, None, Some(Duration::from_millis(400)), Some(Duration::from_secs(4))][random.usize(..4)],

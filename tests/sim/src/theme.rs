@@ -104,13 +104,18 @@ impl Theme {
             Theme::Late => {
                 plan.concentrate(random);
                 plan.spread_out(random);
-                plan.calm_ns = [20 * MS, 60 * MS][random.usize(..2)];
-                // Who has read a key's old value knows the tokens of its groups, so there is to be none, and a group of its own.
-                plan.keys = [2, 4][random.usize(..2)];
-                plan.groups = plan.keys;
-                plan.load_ns = [10 * MS, 40 * MS][random.usize(..2)];
+                plan.processes = random.usize(3..5);
+                plan.threads = random.usize(1..3);
+                // Who has read a dead value knows the tokens of its groups. Who loads after another one that brought nothing
+                // does not, and names them late.
+                plan.spoilt = 20;
                 plan.late = 7;
-                plan.verbs = Verbs(vec![(10, Bump), (10, Remove), (40, Load), (10, LoadAsync), (5, Get)]);
+                plan.keys = random.u32(1..3);
+                plan.work_ns = random.u64(2_000..5_000) * MS;
+                plan.calm_ns = [40 * MS, 80 * MS][random.usize(..2)];
+                plan.gap_ns = 30 * MS;
+                plan.load_ns = 40 * MS;
+                plan.verbs = Verbs(vec![(10, Bump), (2, Remove), (40, Load), (10, LoadAsync), (10, Get)]);
             }
             Theme::Keys => {
                 plan.concentrate(random);

@@ -343,9 +343,14 @@ impl Worker {
         let (loading, version) = shared.begin(key);
         sim::sleep_until(sim::now() + course.takes);
         let value = value_of(key, version);
-        let filled = (course.ends == Ending::Brings).then(|| claim.fill_with(value, shared.options(key)).is_stored());
-        note(Some(self.process), format!("fills {key}: version {version}, stored: {filled:?}"));
-        drop(loading);
+        if course.ends != Ending::Brings {
+            // In this order: once the claim is given back, another process may load.
+            drop(loading);
+            drop(claim);
+            return;
+        }
+        let filled = claim.fill_with(value, shared.options(key)).is_stored();
+        note(Some(self.process), format!("fills {key}: version {version}, stored: {filled}"));
     }
 
     /// Writes a value, and notes what has become of it.
@@ -476,10 +481,8 @@ impl Worker {
 
     fn course(&mut self) -> Course {
         let ends = match self.random.u8(..40) {
-            0..2 => Ending::Fails,
-            2 => Ending::Panics,
-            3 => Ending::IsNotKept,
-            _ => Ending::Brings,
+            kept if kept >= self.plan.spoilt => Ending::Brings,
+            spoilt => [Ending::Fails, Ending::Fails, Ending::Panics, Ending::IsNotKept][usize::from(spoilt % 4)],
         };
         // A few take as long as a lease of trust, or longer.
         let longest = if self.random.u8(..20) == 0 { 2 * self.plan.trust.as_nanos() as u64 } else { self.plan.load_ns };
