@@ -104,18 +104,17 @@ impl Theme {
             Theme::Late => {
                 plan.concentrate(random);
                 plan.spread_out(random);
-                plan.processes = random.usize(3..5);
-                plan.threads = random.usize(1..3);
-                // Who has read a dead value knows the tokens of its groups. Who loads after another one that brought nothing
-                // does not, and names them late.
-                plan.spoilt = 20;
+                // Who has read a dead value knows the tokens of its groups. Who loads after another one that brought nothing, or
+                // after a removal, does not, and names them late: each key has a group of its own, for that to be bumped then.
+                plan.spoilt = 15;
                 plan.late = 7;
-                plan.keys = random.u32(1..3);
-                plan.work_ns = random.u64(2_000..5_000) * MS;
-                plan.calm_ns = [40 * MS, 80 * MS][random.usize(..2)];
+                plan.keys = [2, 4][random.usize(..2)];
+                plan.groups = plan.keys;
+                plan.work_ns = random.u64(2_000..4_000) * MS;
+                plan.calm_ns = [20 * MS, 40 * MS][random.usize(..2)];
                 plan.gap_ns = 30 * MS;
-                plan.load_ns = 40 * MS;
-                plan.verbs = Verbs(vec![(10, Bump), (2, Remove), (40, Load), (10, LoadAsync), (10, Get)]);
+                plan.load_ns = [20 * MS, 40 * MS][random.usize(..2)];
+                plan.verbs = Verbs(vec![(10, Bump), (10, Remove), (40, Load), (10, LoadAsync), (5, Get)]);
             }
             Theme::Keys => {
                 plan.concentrate(random);
