@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::history;
 use crate::plan::Plan;
@@ -64,8 +64,8 @@ pub fn main() -> ExitCode {
     if let Some(names) = &asked.planted {
         return crate::planted::main(names, asked.seeds.end);
     }
-    if asked.jobs == 1 || asked.job.is_some() {
-        keep_to_one_processor(asked.job);
+    if let Some(job) = asked.job {
+        keep_to_one_processor(job);
     }
     std::panic::set_hook(Box::new(|info| {
         let is_planned = info.payload().downcast_ref::<&str>() == Some(&PLANNED);
@@ -132,12 +132,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
 
 /// Has all threads of this job run on one of the processors that it may: one thread runs at a time, and to wake one on another
 /// processor takes longer than what it does.
-fn keep_to_one_processor(job: Option<u64>) {
+fn keep_to_one_processor(job: u64) {
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let those: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
     let mut one = CpuSet::new();
-    let chosen = job.map_or_else(sched_getcpu, |job| those[usize::try_from(job).unwrap_or(0) % those.len()]);
-    one.set(chosen);
+    one.set(those[usize::try_from(job).unwrap_or(0) % those.len()]);
     // Where it is refused, the simulation is slower.
     _ = sched_setaffinity(None, &one);
 }

@@ -145,12 +145,22 @@ impl Theme {
                 plan.keys = 1;
                 plan.groups = 1;
                 plan.delay_ns = [MS / 10, MS][random.usize(..2)];
+                plan.gap_ns = 0;
                 plan.pause_ns = [5 * MS, 20 * MS][random.usize(..2)];
-                plan.load_ns = [20 * MS, 200 * MS][random.usize(..2)];
                 plan.calm_ns = [30 * MS, 100 * MS, 250 * MS][random.usize(..3)];
-                plan.poll = Duration::from_millis([20, 50, 100][random.usize(..3)]);
+                if random.bool() {
+                    // A server that counts nothing but the versions of one key has the same ones again in each of its lives.
+                    plan.servers = 3;
+                    plan.poll = Duration::from_millis(100);
+                    plan.load_ns = 200 * MS;
+                    plan.faults = Faults::of([Fault::Restart], 30 * MS, 20 * MS);
+                } else {
+                    plan.servers = random.usize(1..3);
+                    plan.poll = Duration::from_millis([20, 50, 100][random.usize(..3)]);
+                    plan.load_ns = [20 * MS, 200 * MS][random.usize(..2)];
+                    plan.faults = Faults::of([Fault::Restart], [50 * MS, 150 * MS][random.usize(..2)], 20 * MS);
+                }
                 plan.trust = 3 * plan.poll;
-                plan.faults = Faults::of([Fault::Restart], [50 * MS, 150 * MS][random.usize(..2)], 20 * MS);
                 plan.verbs = Verbs(vec![
                     (10, Remove),
                     (4, Insert),
