@@ -35,7 +35,9 @@ impl Trouble {
     fn one(&self, kind: Fault, random: &mut Rng) {
         let Stage { plan, network, oracle, .. } = &*self.stage;
         let now = sim::now();
-        let server = random.usize(..network.servers.len());
+        let servers = network.servers.len();
+        let first = usize::from(kind == Fault::RestartValues && servers > 1);
+        let server = random.usize(first..servers);
         let (process, host) = self.stage.any(random);
         let long = if random.u8(..4) == 0 { 10 } else { 1 };
         let until = now + random.u64(..long * plan.faults.longest_ns);
@@ -69,7 +71,7 @@ impl Trouble {
                 sim::pause(network.servers[server].process, until);
                 sim::sleep_until(until);
             }
-            Fault::Restart => {
+            Fault::Restart | Fault::RestartValues => {
                 note(None, format!("{name} server {server}"));
                 oracle.disturbed(all, until);
                 network.servers[server].order(Order::GoDown);

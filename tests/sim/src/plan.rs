@@ -91,6 +91,8 @@ pub enum Fault {
     Stall,
     /// A server dies and comes back empty, with its numbers from the start.
     Restart,
+    /// The same, of a server that has values alone, where there is one.
+    RestartValues,
     Flush,
     Evict,
     /// A process stands still.

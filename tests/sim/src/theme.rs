@@ -153,7 +153,7 @@ impl Theme {
                     plan.servers = 3;
                     plan.poll = Duration::from_millis(100);
                     plan.load_ns = 200 * MS;
-                    plan.faults = Faults::of([Fault::Restart], 30 * MS, 20 * MS);
+                    plan.faults = Faults::of([Fault::RestartValues], 50 * MS, 20 * MS);
                 } else {
                     plan.servers = random.usize(1..3);
                     plan.poll = Duration::from_millis([20, 50, 100][random.usize(..3)]);
