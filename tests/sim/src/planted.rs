@@ -331,7 +331,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "purged",
-        theme: Theme::Mix,
+        theme: Theme::Debts,
         what: "a key whose queued write was purged is read before its deletion",
         edits: &[edit(
             "src/broadcast/behind.rs",
@@ -341,7 +341,7 @@ const PLANTED: &[Planted] = &[
     },
     Planted {
         name: "overtaken",
-        theme: Theme::Mix,
+        theme: Theme::Bumps,
         what: "a load that news have overtaken is sent",
         edits: &[edit(
             "src/tiered/write.rs",
