@@ -187,13 +187,6 @@ impl Theme {
                 plan.calm_ns = [50 * MS, 150 * MS][random.usize(..2)];
                 plan.faults = Faults::of([Fault::Loss, Fault::Cut], [50 * MS, 150 * MS][random.usize(..2)], 400 * MS);
                 plan.faults.loss = [200, 400, 600][random.usize(..3)];
-                if random.u8(..3) == 0 {
-                    // Writes and removals of one key that meet in the queue.
-                    plan.behind = Some(1_000);
-                    plan.keys = 1;
-                    plan.calm_ns = 5 * MS;
-                    plan.delay_ns = [5 * MS, 20 * MS][random.usize(..2)];
-                }
                 plan.verbs = Verbs(vec![
                     (8, Remove),
                     (6, Insert),
@@ -204,6 +197,15 @@ impl Theme {
                     (10, Peek),
                     (10, Load),
                 ]);
+                if random.u8(..3) == 0 {
+                    // Debts to the queue: writes of one key that wait, and removals that take them out.
+                    plan.behind = Some(1_000);
+                    plan.processes = 2;
+                    plan.keys = 1;
+                    plan.calm_ns = 5 * MS;
+                    plan.delay_ns = 20 * MS;
+                    plan.verbs = Verbs(vec![(10, Remove), (20, Insert), (40, Get)]);
+                }
             }
             Theme::Trust => {
                 plan.concentrate(random);
