@@ -142,7 +142,8 @@ impl Plan {
         let theme = Theme::of(seed);
         let random = &mut Rng::with_seed(seed ^ 0x51AB_1E5E_ED5E_ED00);
         let usual = if random.u8(..20) == 0 { random.usize(6..16) } else { random.usize(2..6) };
-        let processes = processes.or(theme.processes()).unwrap_or(usual);
+        let asked = processes.or(theme.processes());
+        let processes = asked.unwrap_or(usual);
         let calm = random.u8(..4) == 0;
         let poll = Duration::from_millis([20, 50, 50, 100][random.usize(..4)]);
         let delay_ns = [MS / 10, MS, 5 * MS, 20 * MS][random.usize(..4)];
@@ -192,6 +193,7 @@ impl Plan {
             step_ns: [100, 2_000, 50_000][random.usize(..3)],
         };
         theme.shape(&mut plan, random);
+        plan.processes = asked.unwrap_or(plan.processes);
         // So that a slow look, and another one, fit into it.
         plan.trust = plan.trust.max(2 * plan.poll + Duration::from_nanos(8 * plan.delay_ns));
         plan.timeout = plan.timeout.max(Duration::from_nanos(4 * plan.delay_ns));

@@ -534,6 +534,8 @@ fn check_of(why: &str) -> String {
         ("whoever invalidates knows at once", "promise 3: the process that bumped reads what is dead"),
         ("by the poll interval", "promise 3: a connected process reads what is dead"),
         ("past its bound by trust", "promise 3: a process past its trust lease reads what is dead"),
+        ("past its hard deadline", "freshness: a value past its hard deadline is read"),
+        ("above the capacity", "promise 6: a cache heavier than its capacity"),
         ("two loads of key", "promise 1: two loads of one key"),
         ("all threads wait", "promise 5: a stuck caller"),
         ("took", "promise 5: a call that takes too long"),
