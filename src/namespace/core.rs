@@ -78,6 +78,8 @@ pub(crate) struct Core {
     follower: Follower,
     /// Whether the first look at the journal has been heard.
     has_looked: AtomicBool,
+    /// Held while one is, of several that were under way together.
+    hearing_first: Mutex<()>,
     audience: Mutex<Vec<Weak<dyn Audience>>>,
     /// Who this process is in the journal, as far as groups go; caches have numbers of their own.
     sender: u64,
@@ -120,6 +122,7 @@ impl Core {
                 journal: keys.journal(),
                 follower: Follower::new(sender),
                 has_looked: AtomicBool::new(false),
+                hearing_first: Mutex::default(),
                 audience: Mutex::default(),
                 known: KnownTokens::default(),
                 resyncs: AtomicU64::new(0),
@@ -172,7 +175,13 @@ impl Core {
     /// Returns whether the local tier may answer without a question.
     #[inline]
     pub(crate) fn may_serve(&self) -> bool {
-        self.trust.holds() || self.settings.on_lost_trust == LostTrust::ServeStale
+        self.trust.holds() || self.settings.on_lost_trust == LostTrust::ServeStale && self.has_tried()
+    }
+
+    /// Returns whether the journal has been looked at, or cannot be. What begins before the first look would be void with it.
+    fn has_tried(&self) -> bool {
+        // Acquire pairs with the Release in `hear`, so that what that voids is voided already.
+        self.has_looked.load(Ordering::Acquire) || self.failed_looks.load(Ordering::Relaxed) > 0
     }
 
     /// Looks at the journal, if nobody has yet: the first look voids what there was before it.
@@ -246,17 +255,21 @@ impl Core {
             Moves::Nothing => {}
             Moves::Entries(entries) => entries.iter().for_each(|entry| self.apply(entry)),
             Moves::Lost(why) => {
-                // Threads that look for the first time together would void for each other what they have begun to do.
-                if news.is_first() && self.has_looked.load(Ordering::Acquire) {
+                // Of threads that look for the first time together one does it: another would void what has begun since.
+                let first = news.is_first().then(|| self.hearing_first.lock());
+                if first.is_some() && self.has_looked.load(Ordering::Relaxed) {
                     return false;
                 }
                 self.resyncs.fetch_add(1, Ordering::Relaxed);
                 self.groups.clear();
                 self.known.forget_all();
+                // Release, here and below, pairs with the Acquire in `has_tried` and `meet`.
+                self.has_looked.store(true, Ordering::Release);
+                drop(first);
                 self.tell_of_loss(*why, news.is_first());
             }
         }
-        // Before the position is adopted, for the thread that comes second; after what it says was done, for `meet`.
+        // After what it says was done, for `meet`.
         self.has_looked.store(true, Ordering::Release);
         self.follower.adopt(news, &self.trust);
         self.tell_of_trust();

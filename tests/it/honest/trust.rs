@@ -1,10 +1,16 @@
 //! What the local tier does once a process has not heard of the others for too long.
 
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder::{InMemoryRemote, LoadErrorKind, LostTrust};
+use larder::{
+    Command, InMemoryRemote, LoadErrorKind, LostTrust, Namespace, RawBytes, RemoteError, RemoteTier, Reply, TieredCache,
+};
 
 use crate::rules::{Process, TRUST, own};
+use crate::support::eventually;
 use crate::tiered::gate::{Kind, When};
 
 /// Returns a process that has `k` locally, and whose trust has lapsed; it can reach the store, but not the journal.
@@ -70,6 +76,46 @@ fn serve_stale_goes_on() {
     process.wire.fail(&[]);
     process.look();
     assert_eq!(process.get("k").as_deref(), Some("2"));
+}
+
+/// A store that the thread which follows the journal reaches once `go` is dropped.
+struct Late {
+    store: InMemoryRemote,
+    go: Arc<Mutex<Receiver<()>>>,
+    follows: bool,
+}
+
+impl RemoteTier for Late {
+    fn run(&self, batch: &[Command<'_>], timeout: Duration) -> Vec<Result<Reply, RemoteError>> {
+        if self.follows {
+            let _ = self.go.lock().unwrap().recv();
+        }
+        self.store.run(batch, timeout)
+    }
+
+    fn max_value_len(&self) -> usize {
+        self.store.max_value_len()
+    }
+
+    fn dedicated(&self) -> Option<Box<dyn RemoteTier>> {
+        Some(Box::new(Late { store: self.store.clone(), go: self.go.clone(), follows: true }))
+    }
+}
+
+/// Without trust, the local tier counted from the start. So a load began before the first look at the journal, which took
+/// whatever was there before it for outdated: its value was gone as soon as the thread that follows the journal had come to it.
+#[test]
+fn serve_stale_looks_at_the_journal_once_before_it_goes_on() {
+    let (go, gone) = channel();
+    let store = Late { store: InMemoryRemote::new(), go: Arc::new(Mutex::new(gone)), follows: false };
+    let namespace = Namespace::builder("late", store).on_lost_trust(LostTrust::ServeStale).build().unwrap();
+    let pages: TieredCache<String, String> =
+        TieredCache::builder(&namespace, "pages").capacity(10).codec(RawBytes).build().unwrap();
+    assert_eq!(pages.get_or_load("k", |_| Ok::<_, Infallible>(own("1"))).unwrap(), "1");
+    drop(go);
+    eventually("the first look", || (namespace.health().resyncs > 0).then_some(()));
+    namespace.poll_now().unwrap();
+    assert_eq!(pages.local().get("k").as_deref(), Some("1"));
 }
 
 #[test]
