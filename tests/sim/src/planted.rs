@@ -414,6 +414,16 @@ const PLANTED: &[Planted] = &[
         )],
     },
     Planted {
+        name: "parts",
+        theme: Theme::Mix,
+        what: "a call over several connections goes out on one of them",
+        edits: &[edit(
+            "src/remote/batch/mod.rs",
+            "share.connection.is_none_or(|own| connection == Some(own))",
+            "share.connection.is_none_or(|own| connection == Some(own) || HERE)",
+        )],
+    },
+    Planted {
         name: "weight",
         theme: Theme::Mix,
         what: "an entry that is evicted gives back more than it weighs",
