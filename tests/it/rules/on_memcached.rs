@@ -7,6 +7,7 @@ use larder::{Action, Command, Expiry, Memcached, Namespace, RemoteTier, Reply, R
 
 use super::{HOUR, Process, in_store, own};
 use crate::scene::PATIENCE;
+use crate::support::eventually;
 use crate::support::fake_server::{FakeServer, opaque};
 use crate::support::memcached::Server;
 use crate::tiered::gate::{Kind, When};
@@ -132,7 +133,10 @@ fn r9_a_server_that_stalls_brings_nothing_old_back() {
     let b = Process::new(&client(&server));
     b.insert("k", "older");
     let pid = server.pid();
-    a.wire.at(Kind::Write, When::Before, move || signal(pid, "-STOP"));
+    a.wire.at(Kind::Write, When::Before, move || {
+        signal(pid, "-STOP");
+        eventually("every thread of the server to stand still", || is_stopped(pid).then_some(()));
+    });
     let write = a.pages.insert(own("k"), own("old"));
     signal(pid, "-CONT");
     let Write::LocalOnly(_, receipt) = write else { panic!("{write:?} by a stopped server") };
@@ -141,6 +145,16 @@ fn r9_a_server_that_stalls_brings_nothing_old_back() {
     b.look();
     assert_ne!(b.get("k").as_deref(), Some("old"));
     assert_ne!(in_store(&client(&server), "k").as_deref(), Some("old"));
+}
+
+/// Returns whether a signal that stops a process has come to all its threads: it is sent, and not waited for.
+fn is_stopped(pid: u32) -> bool {
+    let is_stopped = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Behind the name of the program, which is in parentheses and may be anything.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|thread| is_stopped(thread.unwrap()))
 }
 
 fn signal(pid: u32, signal: &str) {

@@ -439,6 +439,17 @@ impl Oracle {
         }
     }
 
+    /// Fails on leases that a server has when all is over, although every answer was heard and every load has ended: they keep
+    /// others from loading for no reason.
+    pub fn left_behind(&self, server: usize, leases: &[String]) {
+        let truth = self.truth.lock().unwrap();
+        let is_calm = self.plan.faults.every_ns.is_none() && truth.disturbed.iter().all(|until| *until == 0);
+        drop(truth);
+        if is_calm && !leases.is_empty() {
+            sim::fail(&format!("leases that nobody holds are left on server {server}: {}", leases.join(", ")));
+        }
+    }
+
     // ---- Counters ----
 
     /// Notes that a process is about to add to a counter.

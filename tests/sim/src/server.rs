@@ -207,7 +207,7 @@ impl Server {
                 }
                 drop(state);
                 if let Order::Stop = order {
-                    return;
+                    return self.oracle.left_behind(self.number, &shelf.leases());
                 }
                 if let Order::ComeUp | Order::Flush | Order::Evict(_) = order {
                     self.oracle.lost();
@@ -260,6 +260,18 @@ impl Shelf {
         if let Some(Ok(Reply::Won(cas))) = self.store.run(&commands, Duration::ZERO).first() {
             self.door = cas.connection;
         }
+    }
+
+    /// Returns the keys under which there are leases.
+    fn leases(&self) -> Vec<String> {
+        let look = Action::Get { value: false, lease: None, touch: None };
+        let is_lease = |key: &&Vec<u8>| {
+            WireKey::new((*key).clone()).is_ok_and(|key| {
+                let command = Command { key: &key, route: Route::ByKey, action: look };
+                matches!(self.store.run(&[command], Duration::ZERO)[..], [Ok(Reply::Busy(_))])
+            })
+        };
+        self.keys.iter().filter(is_lease).map(|key| String::from_utf8_lossy(key).into_owned()).collect()
     }
 
     fn carry_out(&mut self, packet: Packet) {
