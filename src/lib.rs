@@ -334,6 +334,10 @@ pub mod scale {}
 #[cfg(feature = "tiered")]
 pub mod protocol {}
 
+#[doc = include_str!("docs/simulation.md")]
+#[cfg(feature = "tiered")]
+pub mod simulation {}
+
 #[doc = include_str!("docs/watching.md")]
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 pub mod watching {}

@@ -439,13 +439,19 @@ impl Oracle {
         }
     }
 
-    /// Fails on leases that a server has when all is over, although every answer was heard and every load has ended: they keep
-    /// others from loading for no reason.
+    /// Fails on leases that a server has when all work is over, although every answer was heard: nobody holds them.
     pub fn left_behind(&self, server: usize, leases: &[String]) {
         let truth = self.truth.lock().unwrap();
         let is_calm = self.plan.faults.every_ns.is_none() && truth.disturbed.iter().all(|until| *until == 0);
         drop(truth);
-        if is_calm && !leases.is_empty() {
+        if is_calm {
+            self.outlived(server, leases);
+        }
+    }
+
+    /// Fails on leases that a server has after the longest term of all, whatever has gone wrong.
+    pub fn outlived(&self, server: usize, leases: &[String]) {
+        if !leases.is_empty() {
             sim::fail(&format!("leases that nobody holds are left on server {server}: {}", leases.join(", ")));
         }
     }

@@ -23,6 +23,9 @@ const HARD_TTL: Duration = Duration::from_secs(3_600);
 /// How long a lease lasts where processes die: the shortest, for others to come by it.
 pub const SHORT_LEASE: Duration = Duration::from_secs(3);
 
+/// After which no lease stands any more that nobody renews: longer than the usual grace, which is that of refreshes.
+const LONGEST_TERM: Duration = Duration::from_secs(70);
+
 /// Runs a plan. A broken promise ends the process, by `on_failure`.
 pub fn run(plan: &Plan, on_failure: fn(&str)) -> (Outcome, Counts) {
     history::clear();
@@ -57,6 +60,8 @@ fn play(plan: &Plan, oracle: &Arc<Oracle>) {
     started.into_iter().for_each(sim::Joiner::join);
     // What was never heard of any more is still under way.
     sim::sleep_until(sim::now() + 1_000 * MS);
+    network.servers.iter().for_each(|server| server.order(Order::Rest));
+    sim::sleep_until(sim::now() + LONGEST_TERM.as_nanos() as u64);
     network.servers.iter().for_each(|server| server.order(Order::Stop));
 }
 

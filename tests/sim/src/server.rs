@@ -42,6 +42,8 @@ pub enum Order {
     Flush,
     /// Drops an item that was there once, by a number that says which.
     Evict(usize),
+    /// All work is over.
+    Rest,
     Stop,
 }
 
@@ -207,7 +209,10 @@ impl Server {
                 }
                 drop(state);
                 if let Order::Stop = order {
-                    return self.oracle.left_behind(self.number, &shelf.leases());
+                    return self.oracle.outlived(self.number, &shelf.leases());
+                }
+                if let Order::Rest = order {
+                    self.oracle.left_behind(self.number, &shelf.leases());
                 }
                 if let Order::ComeUp | Order::Flush | Order::Evict(_) = order {
                     self.oracle.lost();
@@ -247,7 +252,7 @@ impl Shelf {
                     note(None, format!("server {number} evicts {}", String::from_utf8_lossy(key)));
                 }
             }
-            Order::Stop => {}
+            Order::Rest | Order::Stop => {}
         }
     }
 
