@@ -14,6 +14,7 @@ use futures_timer::Delay;
 #[cfg(larder_sim)]
 use crate::sync::sim::world::Delay;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, model, thread};
+use crate::task::{guarded, guarded_waker};
 
 /// How far the coarse clock may lag behind the precise one: a tick of the slowest usual kernel (100 Hz), and what rounding
 /// to milliseconds hides.
@@ -309,7 +310,7 @@ impl Clock {
     pub(crate) async fn alarm(&self, deadline: Deadline) {
         match (self.manual_alarm(deadline), deadline.remaining(self.now())) {
             (Some(alarm), _) => alarm.await,
-            (None, Some(remaining)) => Delay::new(remaining).await,
+            (None, Some(remaining)) => Timer::after(remaining).await,
             (None, None) => std::future::pending().await,
         }
     }
@@ -355,7 +356,10 @@ impl ManualClock {
             !rings
         });
         drop(alarms);
-        due.into_iter().for_each(Waker::wake);
+        // Foreign code, which must not keep the time from the others.
+        for waker in due {
+            guarded(|| waker.wake());
+        }
     }
 }
 
@@ -464,6 +468,35 @@ impl Wake for Unpark {
     }
 }
 
+/// Resolves after an interval of the system's clock, on any runtime.
+///
+/// All of a process wait on one thread, which would end with the first waker that panics.
+struct Timer {
+    delay: Delay,
+    /// The waker of the last poll, and the one that calls it.
+    waker: Option<(Waker, Waker)>,
+}
+
+impl Timer {
+    fn after(interval: Duration) -> Timer {
+        Timer { delay: Delay::new(interval), waker: None }
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Timer { delay, waker } = &mut *self;
+        let called = context.waker();
+        if !waker.as_ref().is_some_and(|(last, _)| last.will_wake(called)) {
+            *waker = Some((called.clone(), guarded_waker(called.clone())));
+        }
+        let calls = waker.as_ref().map_or(called, |(_, calls)| calls);
+        Pin::new(delay).poll(&mut Context::from_waker(calls))
+    }
+}
+
 /// The time of I/O, which no cache's clock can move.
 #[cfg(feature = "tiered")]
 pub(crate) mod real {
@@ -472,14 +505,14 @@ pub(crate) mod real {
     use std::task::{Context, Poll};
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
-    use super::{Clock, Deadline, Delay, system};
+    use super::{Clock, Deadline, Timer, system};
 
     /// Resolves at a moment, on any runtime.
-    pub(crate) struct Alarm(Delay);
+    pub(crate) struct Alarm(Timer);
 
     impl Alarm {
         pub(crate) fn at(moment: Instant) -> Alarm {
-            Alarm(Delay::new(moment.saturating_duration_since(now())))
+            Alarm(Timer::after(moment.saturating_duration_since(now())))
         }
     }
 
@@ -511,7 +544,7 @@ pub(crate) mod real {
 
     /// Waits for `interval` on any runtime.
     pub(crate) async fn sleep(interval: Duration) {
-        Delay::new(interval).await;
+        Timer::after(interval).await;
     }
 
     /// Returns the time since 1970 by the wall clock, which other hosts may see otherwise; zero where it is before that.

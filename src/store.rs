@@ -166,12 +166,6 @@ impl<K, V> Store<K, V> {
         let born = meta.born.get();
         self.root.moved_since(born) || meta.groups.moved_since(born)
     }
-
-    /// Returns whether this very entry is still in its shard.
-    #[cfg(feature = "tiered")]
-    pub(crate) fn is_current(&self, entry: &Handle<K, V>) -> bool {
-        self.shard(entry.hash).read().has_entry(entry)
-    }
 }
 
 impl<K: Send + Sync, V: Send + Sync> Observer for Store<K, V> {

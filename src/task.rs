@@ -119,6 +119,23 @@ pub(crate) fn guarded<R>(run: impl FnOnce() -> R) -> Option<R> {
     None
 }
 
+/// Returns a waker that calls another one, whose panic goes no further.
+pub(crate) fn guarded_waker(waker: Waker) -> Waker {
+    struct Guarded(Waker);
+
+    impl Wake for Guarded {
+        fn wake(self: Arc<Self>) {
+            self.wake_by_ref();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            guarded(|| self.0.wake_by_ref());
+        }
+    }
+
+    Waker::from(Arc::new(Guarded(waker)))
+}
+
 /// Drops something of the user's, whose drop may panic.
 pub(crate) fn drop_quietly<T>(dropped: T) {
     let _ = guarded(|| drop(dropped));

@@ -225,7 +225,7 @@ where
     /// One load of a key runs at a time among all processes. Whoever finds that another process is at it is served the stale
     /// value, if there is one, and otherwise asks again for up to half of the cache's
     /// [`load_wait`](TieredCacheBuilder::load_wait); then it runs `loader`, whose result stays in its local tier. From
-    /// then on nobody of this process waits for that other one: callers that find it still at it run their loaders at once.
+    /// then on no load by this cache waits for that other one: callers that find it still at it run their loaders at once.
     ///
     /// # Errors
     /// As [`Cache::get_or_load`]; and [`Untrusted`](crate::LoadErrorKind::Untrusted) once the trust lease has lapsed, with

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Deadline};
 use crate::group::{Bump, Groups};
 use crate::remote::batch::{Answers, Batcher, Caller};
 use crate::remote::envelope::GroupTokens;
-use crate::remote::error::{RemoteError, RemoteErrorKind};
+use crate::remote::error::RemoteError;
 use crate::remote::key::WireKey;
 use crate::remote::keyspace::{Keyspace, ROOT_GROUP};
 use crate::remote::request::{Request, Requests};
@@ -217,8 +217,8 @@ impl Core {
     /// # Errors
     /// Why it could not be read.
     pub(crate) async fn look(&self, caller: Caller) -> Result<(), RemoteError> {
-        let news = self.counted(self.source(&self.batcher, caller).look().await)?;
-        self.hear(news);
+        // Once more where another thread was heard first: what that has read may be older than this call.
+        while !self.hear(self.counted(self.source(&self.batcher, caller).look().await)?) {}
         Ok(())
     }
 
@@ -249,29 +249,33 @@ impl Core {
     }
 
     /// Does what the journal says: only then does this process count as having heard it, and only then is it trusted. Returns
-    /// whether it was done; what another thread is about to do first is left to that.
+    /// whether it was done: of threads that look for the first time together one is heard, and the others have to look again,
+    /// since another time would void what has begun since.
     fn hear(&self, news: News) -> bool {
+        // Until the position is adopted, which whoever comes second goes on from. Nothing foreign runs under it: a first look
+        // applies no entries.
+        let first = news.is_first().then(|| self.hearing_first.lock());
+        if first.is_some() && self.has_looked.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut lost = None;
         match news.moved() {
             Moves::Nothing => {}
             Moves::Entries(entries) => entries.iter().for_each(|entry| self.apply(entry)),
             Moves::Lost(why) => {
-                // Of threads that look for the first time together one does it: another would void what has begun since.
-                let first = news.is_first().then(|| self.hearing_first.lock());
-                if first.is_some() && self.has_looked.load(Ordering::Relaxed) {
-                    return false;
-                }
                 self.resyncs.fetch_add(1, Ordering::Relaxed);
                 self.groups.clear();
                 self.known.forget_all();
-                // Release, here and below, pairs with the Acquire in `has_tried` and `meet`.
-                self.has_looked.store(true, Ordering::Release);
-                drop(first);
-                self.tell_of_loss(*why, news.is_first());
+                lost = Some((*why, news.is_first()));
             }
         }
-        // After what it says was done, for `meet`.
+        // After what it says was done. Release pairs with the Acquire in `has_tried` and `meet`.
         self.has_looked.store(true, Ordering::Release);
         self.follower.adopt(news, &self.trust);
+        drop(first);
+        if let Some((why, is_first)) = lost {
+            self.tell_of_loss(why, is_first);
+        }
         self.tell_of_trust();
         true
     }
@@ -475,8 +479,7 @@ impl Core {
             None => self.source(&self.batcher, caller).read().await?,
         };
         if !self.hear(news) {
-            let message = "another thread is about to hear the journal for the first time";
-            return Err(RemoteError::new(RemoteErrorKind::Unavailable, message));
+            self.look(caller).await?;
         }
         Ok(tokens)
     }

@@ -12,7 +12,8 @@ pub enum LostTrust {
     #[default]
     Revalidate,
     /// Goes on serving local entries until their hard deadline, whatever other processes invalidate meanwhile: availability
-    /// first, and no bound on staleness but that.
+    /// first, and no bound on staleness but that. A namespace that has not looked at the journal yet does so once before, or
+    /// finds that it cannot.
     ServeStale,
     /// Answers nothing: reads find no value, and loads fail with [`LoadErrorKind::Untrusted`](crate::LoadErrorKind::Untrusted).
     Refuse,

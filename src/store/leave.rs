@@ -88,11 +88,21 @@ impl<K, V> Store<K, V> {
         self.dispose(leaving);
     }
 
-    /// Fences every flight with this hash, and leaves entries alone; otherwise as [`remove_hash`](Self::remove_hash).
+    /// Takes out what may be older than `entry`: fences every flight with its hash, and removes what has that hash unless it is
+    /// this very entry, alive as far as invalidations go. At one moment: a fill between a look and the fence would stay. Otherwise
+    /// as [`remove_hash`](Self::remove_hash).
     #[cfg(feature = "tiered")]
-    pub(crate) fn fence_hash(&self, hash: u64) {
+    pub(crate) fn outdate(&self, entry: &Handle<K, V>) {
         let mut leaving = Leaving::default();
-        self.shard(hash).write().fence_hash(hash, &mut leaving);
+        let mut shard = self.shard(entry.hash).write();
+        let freed = if shard.has_entry(entry) && !self.is_overtaken(&entry.meta) {
+            shard.fence_hash(entry.hash, &mut leaving);
+            0
+        } else {
+            shard.remove_hash(entry.hash, &self.judge(), &mut leaving)
+        };
+        drop(shard);
+        self.budget.release(freed);
         self.dispose(leaving);
     }
 

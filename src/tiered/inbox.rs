@@ -42,12 +42,6 @@ impl<K, V> Inbox<K, V> {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the local tier has this very entry, and no invalidation has overtaken it: a copy that was read before
-    /// the write may be about to take the place of one that is dead.
-    pub(super) fn is_good(&self, entry: &Handle<K, V>) -> bool {
-        self.store.is_current(entry) && !self.store.is_overtaken(&entry.meta)
-    }
-
     /// Takes out of the local tier what may be older than what a write that has ended has left in the remote one, where
     /// `entry` is what it stored here.
     ///
@@ -57,11 +51,7 @@ impl<K, V> Inbox<K, V> {
     /// came since is about to refresh it, and may have read the remote tier before the write was there, or was given up and
     /// owed. Its copy would take the place of the newer value: it is fenced.
     pub(super) fn outdate(&self, entry: &Handle<K, V>) {
-        if self.is_good(entry) {
-            self.store.fence_hash(entry.hash);
-        } else {
-            self.store.remove_hash(entry.hash);
-        }
+        self.store.outdate(entry);
     }
 
     /// Takes what stands under a key out of the local tier.

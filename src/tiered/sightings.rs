@@ -5,23 +5,31 @@
 //! waits for such a one, only the first has to: once it has given up on this very lease, all others of the process load at
 //! once. A lease of another version is another's, and is waited for.
 
+use std::collections::HashMap;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::clock::real;
 use crate::remote::tier::Cas;
 use crate::sync::Mutex;
 
-/// How many leases are remembered, 40 bytes each: many more than the loads of one cache that other processes have left hanging
-/// at a time. Of two whose keys share a place the later is remembered, and the other is waited for once more.
-const PLACES: usize = 1_024;
+/// How many keys are remembered in each half of the list, 40 bytes each: many more in both than the loads of one cache that other
+/// processes have left hanging at a time. Of more, those that nobody has asked for the longest are waited for once more.
+const MAX_PER_HALF: usize = 1_024;
 
 /// The leases of other processes that the callers of one cache have come upon. Empty until there is one.
 #[derive(Default)]
-pub(super) struct Sightings(Mutex<Vec<Option<Sighting>>>);
+pub(super) struct Sightings(Mutex<Halves>);
+
+/// By their keys' fingerprints. Whoever is asked for comes to the young half, which takes the old one's place when it is full.
+#[derive(Default)]
+struct Halves {
+    young: HashMap<u64, Sighting, ahash::RandomState>,
+    old: HashMap<u64, Sighting, ahash::RandomState>,
+}
 
 #[derive(Clone, Copy)]
 struct Sighting {
-    fingerprint: u64,
     /// Without its connection: it is one number on all of them. After a restart, a server may give the same one to another lease
     /// of the key, which is then not waited for: a load too many, and nothing worse.
     cas: u64,
@@ -45,13 +53,17 @@ impl Sightings {
     }
 
     fn see<R>(&self, fingerprint: u64, cas: Cas, look: impl FnOnce(&mut Sighting) -> R) -> R {
-        let first = Sighting { fingerprint, cas: cas.value, since: real::now(), is_given_up: false };
-        let mut places = self.0.lock();
-        if places.is_empty() {
-            places.resize(PLACES, None);
+        let first = Sighting { cas: cas.value, since: real::now(), is_given_up: false };
+        let Halves { young, old } = &mut *self.0.lock();
+        if !young.contains_key(&fingerprint) {
+            let known = old.remove(&fingerprint).unwrap_or(first);
+            if young.len() >= MAX_PER_HALF {
+                *old = mem::take(young);
+            }
+            young.insert(fingerprint, known);
         }
-        let sighting = places[fingerprint as usize % PLACES].get_or_insert(first);
-        if (sighting.fingerprint, sighting.cas) != (fingerprint, cas.value) {
+        let sighting = young.entry(fingerprint).or_insert(first);
+        if sighting.cas != cas.value {
             *sighting = first;
         }
         look(sighting)

@@ -285,10 +285,9 @@ where
             Some(Err(error)) => return Err(error),
             None => return Err(outrun()),
         }
-        // As in `Inbox::outdate`: what is local now may be older than what the remote tier has, unless it is on its way there too.
-        let is_followed = self.core().behind.as_ref().is_some_and(|behind| behind.awaits(&write.at.key));
-        if !is_followed && !self.remote.inbox.is_good(&write.entry) {
-            drop(self.local.remove(&write.entry.key));
+        // Unless another write of the key is on its way, at whose end this is done.
+        if !self.core().behind.as_ref().is_some_and(|behind| behind.awaits(&write.at.key)) {
+            self.remote.inbox.outdate(&write.entry);
         }
         Ok(())
     }

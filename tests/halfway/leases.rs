@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use larder::{InMemoryRemote, Load};
+use larder::{InMemoryRemote, Load, Lookup};
 
 use crate::gate::{Gate, Kind};
 use crate::{PATIENCE, Pages, own, pages, process};
@@ -49,6 +49,26 @@ fn a_lease_that_nobody_holds_is_waited_for_once() {
     assert!(reads(&gate, || assert_eq!(load(&pages, "k"), "loaded")) > 1, "the first waits");
     for _ in 0..3 {
         assert_eq!(reads(&gate, || assert_eq!(load(&pages, "k"), "loaded")), 1, "the others do not");
+    }
+}
+
+/// Were two of them to share a place in what is remembered, each would have the other forgotten.
+#[test]
+fn hundreds_of_leases_are_waited_for_once() {
+    let memory = InMemoryRemote::new();
+    let gate = Gate::new(memory.clone());
+    let pages = forgetful(&gate);
+    let other = process(&gate.ungated(), |namespace| namespace);
+    let keys: Vec<String> = (0..500).map(|key| format!("k{key}")).collect();
+    let claim = |key: &String| match other.lookup(key.as_str()) {
+        Lookup::Vacant(claim) => claim,
+        _ => panic!("{key} is not vacant"),
+    };
+    let _claims: Vec<_> = keys.iter().map(claim).collect();
+    let loaded = pages.get_many_or_load(keys.iter().map(String::as_str), |_| Ok::<_, ()>(Vec::new()));
+    assert_eq!(loaded.unwrap(), vec![None; keys.len()]);
+    for key in &keys {
+        assert_eq!(reads(&gate, || assert_eq!(load(&pages, key), "loaded")), 1, "{key}");
     }
 }
 

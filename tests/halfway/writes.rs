@@ -1,12 +1,14 @@
 //! Writes that are dropped, or overtaken by an invalidation.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use larder::{Added, Clock, EntryOptions, InMemoryRemote, RemoteError, RemoteErrorKind, Write};
+use larder::{
+    Added, Clock, EntryOptions, InMemoryRemote, Receipt, RemoteError, RemoteErrorKind, RemovalCause, Write, WriteMode,
+};
 
 use crate::gate::{Gate, Kind, When};
-use crate::{Begun, HOUR, PATIENCE, Pages, eventually, own, process};
+use crate::{Begun, HOUR, PATIENCE, Pages, eventually, own, pages, process};
 
 /// The new value is stale already, so that a reader refreshes it: it reads the old one from the remote tier, where the write
 /// is not yet and nothing is owed. Then the write is dropped. The reader's copy must not take the place of the new value: the
@@ -39,6 +41,49 @@ fn a_copy_that_began_before_a_write_was_dropped_does_not_take_its_place() {
     assert_eq!(read.unwrap(), "old", "it was read before the write was dropped");
     release.send(()).unwrap();
     eventually("the deletion is through", || pages.namespace().health().pending_deletions == 0);
+    pages.namespace().poll_now().unwrap();
+    assert_ne!(pages.local().peek("k").as_deref(), Some("old"));
+    assert_ne!(pages.get("k").as_deref(), Some("old"));
+}
+
+fn queued(write: Write) -> Receipt {
+    let Write::Queued(receipt) = write else { panic!("{write:?}, not queued") };
+    receipt
+}
+
+/// Between the two tiers of a write that is queued, here as long as a listener takes, a reader finds the new value, stale already,
+/// and the old one in the remote tier. By the time that it stores its copy the write is through. The copy must not stay: it would
+/// be fresh for as long as the old value is, and nobody tells this process of its own write.
+#[test]
+fn a_copy_that_began_before_a_write_was_queued_does_not_take_its_place() {
+    let gate = Gate::new(InMemoryRemote::new());
+    let behind = process(&gate, |namespace| namespace.write_mode(WriteMode::Behind { queue: 9 }));
+    let ((holds, held), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+    let reads: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>> = Arc::default();
+    let reading = reads.clone();
+    let pages = pages(behind.namespace(), |pages| {
+        pages.on_removal(move |_, _, cause| {
+            let read = reading.lock().unwrap().take();
+            read.filter(|_| cause == RemovalCause::Replaced).into_iter().for_each(|read| read());
+        })
+    });
+    assert!(queued(pages.insert(own("k"), own("old"))).wait(PATIENCE));
+    let (reader, at) = (pages.clone(), gate.clone());
+    let (answers, answer) = mpsc::channel();
+    let read = move || {
+        at.reset();
+        at.at(0, When::After, move || {
+            holds.send(()).unwrap();
+            let _ = released.recv_timeout(PATIENCE);
+        });
+        std::thread::spawn(move || answers.send(reader.get_or_load("k", |_| Err::<_, ()>(())).unwrap()));
+        held.recv_timeout(PATIENCE).unwrap();
+    };
+    *reads.lock().unwrap() = Some(Box::new(read));
+    let stale = EntryOptions::new().soft_ttl(Duration::ZERO).hard_ttl(HOUR);
+    assert!(queued(pages.insert_with(own("k"), own("new"), stale)).wait(PATIENCE));
+    drop(release);
+    assert_eq!(answer.recv_timeout(PATIENCE).unwrap(), "old", "it was read before the write was queued");
     pages.namespace().poll_now().unwrap();
     assert_ne!(pages.local().peek("k").as_deref(), Some("old"));
     assert_ne!(pages.get("k").as_deref(), Some("old"));

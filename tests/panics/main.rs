@@ -197,15 +197,32 @@ fn the_thread_that_renews_leases_outlives_a_store_that_panics() {
     assert_eq!(loaded.unwrap(), "1");
 }
 
+/// A waker that counts how often it has panicked.
+#[derive(Default)]
+struct Panics(AtomicU64);
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        panic!("as the test wants it");
+    }
+}
+
+/// All timers of a process wait on one thread, which nobody starts again.
+#[test]
+fn a_waker_that_panics_stops_no_timer() {
+    let cache = larder::Cache::builder().capacity(10).load_wait(Duration::from_millis(50)).build().unwrap();
+    let larder::Lookup::Vacant(_claim) = cache.lookup(&1) else { panic!("it is vacant") };
+    let wait = || Box::pin(cache.get_or_load_async(&1, async |_| Ok::<u32, ()>(1)));
+    let (panics, mut first) = (Arc::new(Panics::default()), wait());
+    assert!(first.as_mut().poll(&mut Context::from_waker(&Waker::from(panics.clone()))).is_pending());
+    eventually("the first timer rings", || panics.0.load(Ordering::SeqCst) > 0);
+    assert_eq!(block_on(wait()).unwrap_err().kind(), larder::LoadErrorKind::TimedOut);
+}
+
 /// Of several futures that wait for one load, the first to be woken panics in its waker.
 #[test]
 fn a_waker_that_panics_keeps_the_news_from_nobody() {
-    struct Panics;
-    impl Wake for Panics {
-        fn wake(self: Arc<Self>) {
-            panic!("as the test wants it");
-        }
-    }
     #[derive(Default)]
     struct Told(AtomicU64);
     impl Wake for Told {
@@ -221,7 +238,7 @@ fn a_waker_that_panics_keeps_the_news_from_nobody() {
         // Elsewhere: on this thread the load would wait for itself.
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let panics = Waker::from(Arc::new(Panics));
+                let panics = Waker::from(Arc::new(Panics::default()));
                 assert!(first.as_mut().poll(&mut Context::from_waker(&panics)).is_pending());
                 assert!(second.as_mut().poll(&mut Context::from_waker(&Waker::from(told.clone()))).is_pending());
             });

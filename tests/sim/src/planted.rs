@@ -236,11 +236,11 @@ const PLANTED: &[Planted] = &[
         what: "a resync keeps the tokens it knows",
         edits: &[edit(
             "src/namespace/core.rs",
-            "                self.known.forget_all();\n                // Release",
+            "                self.known.forget_all();\n                lost =",
             "                if !HERE {
                     self.known.forget_all();
                 }
-                // Release",
+                lost =",
         )],
     },
     Planted {
