@@ -46,6 +46,9 @@ fn a_copy_that_began_before_a_write_was_dropped_does_not_take_its_place() {
     assert_ne!(pages.get("k").as_deref(), Some("old"));
 }
 
+/// What a listener has a reader do.
+type Read = Box<dyn FnOnce() + Send>;
+
 fn queued(write: Write) -> Receipt {
     let Write::Queued(receipt) = write else { panic!("{write:?}, not queued") };
     receipt
@@ -59,7 +62,7 @@ fn a_copy_that_began_before_a_write_was_queued_does_not_take_its_place() {
     let gate = Gate::new(InMemoryRemote::new());
     let behind = process(&gate, |namespace| namespace.write_mode(WriteMode::Behind { queue: 9 }));
     let ((holds, held), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
-    let reads: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>> = Arc::default();
+    let reads = Arc::new(Mutex::new(None::<Read>));
     let reading = reads.clone();
     let pages = pages(behind.namespace(), |pages| {
         pages.on_removal(move |_, _, cause| {
