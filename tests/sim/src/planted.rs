@@ -469,7 +469,13 @@ pub fn main(names: &[String], seeds: u64) -> ExitCode {
     println!("| planted | what it does | found by | seed | tried |\n|---|---|---|---|---|");
     let mut missed = 0;
     for bug in PLANTED.iter().filter(|bug| is_chosen(bug.name)) {
-        let (by, seed) = hunt(&program, bug, seeds);
+        let (by, seed) = match hunt(&program, bug, seeds) {
+            Ok(found) => found,
+            Err(why) => {
+                eprintln!("larder-sim: {why}");
+                return ExitCode::FAILURE;
+            }
+        };
         missed += usize::from(seed.is_none());
         let tried = (0..seed.map_or(seeds, |seed| seed + 1)).filter(|seed| Theme::of(*seed) == bug.theme).count();
         let seed = seed.map_or("none".to_owned(), |seed| seed.to_string());
@@ -479,18 +485,20 @@ pub fn main(names: &[String], seeds: u64) -> ExitCode {
 }
 
 /// Returns what the simulation with a bug failed on, and with which seed.
-fn hunt(program: &Path, bug: &Planted, seeds: u64) -> (String, Option<u64>) {
+fn hunt(program: &Path, bug: &Planted, seeds: u64) -> Result<(String, Option<u64>), String> {
     let seeds = format!("0..{seeds}");
     let theme = format!("{:?}", bug.theme);
     let ran = Command::new(program)
         .args(["--jobs", "1", "--seeds", &seeds, "--theme", &theme])
         .env("LARDER_PLANTED", bug.name)
-        .output();
-    let text = ran.map_or_else(|error| error.to_string(), |ran| String::from_utf8_lossy(&ran.stderr).into_owned());
+        .output()
+        .map_err(|error| format!("{}: {error}", program.display()))?;
+    let text = String::from_utf8_lossy(&ran.stderr);
     let verdict = text.lines().find_map(|line| line.strip_prefix("larder-sim: seed ")?.split_once(" FAILED: "));
     match verdict {
-        Some((seed, why)) => (check_of(why), seed.parse().ok()),
-        None => ("**nothing**".to_owned(), None),
+        Some((seed, why)) => Ok((check_of(why), seed.parse().ok())),
+        None if ran.status.success() => Ok(("**nothing**".to_owned(), None)),
+        None => Err(format!("{}: {}, and no seed failed", bug.name, ran.status)),
     }
 }
 
@@ -498,6 +506,8 @@ fn hunt(program: &Path, bug: &Planted, seeds: u64) -> (String, Option<u64>) {
 fn build() -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    // Cargo runs elsewhere, where a relative path would lead elsewhere.
+    let target = std::path::absolute(target).map_err(|error| error.to_string())?;
     let tree = target.join("planted/tree");
     let mut files: BTreeMap<&str, String> = BTreeMap::new();
     for (bug, Edit { file, find, replace }) in
